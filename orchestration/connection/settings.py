@@ -94,6 +94,21 @@ def _for_kombu(url: str) -> str:
 
 #: The database in the URL of a socket, which kombu calls a virtual host.
 _DB = re.compile(r"(?<![^&])db=")
+_VIRTUAL_HOST = re.compile(r"(?<![^&])virtual_host=")
+
+
+def redis_behind(broker: str) -> str | None:
+    """The Redis server behind a broker's URL, as redis-py reads it; None if it is not one Redis server.
+
+    Args:
+        broker: The URL as Celery reads it, see `Settings.broker`.
+    """
+    if ";" in broker:
+        return None
+    if broker.startswith("redis+socket://"):
+        place, _, options = broker.removeprefix("redis+socket://").partition("?")
+        return f"unix://{place}" + (f"?{_VIRTUAL_HOST.sub('db=', options)}" if options else "")
+    return broker if broker.startswith(("redis://", "rediss://", "unix://")) else None
 
 
 @cache

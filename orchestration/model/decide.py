@@ -377,7 +377,7 @@ def _stage_groups(plan: Plan, work: Work, outcome: Grouped, limits: Limits) -> D
     delivers: list[Staged] = []
     staged: dict[str, list[Staged]] = {}
     for key, events in outcome.groups:
-        work_id = derive_id(work.run_id, work.work_id, "group", key)
+        work_id = derive_id(work.ids_of, work.work_id, "group", key)
         ids = tuple(derive_id(work.work_id, key, number) for number in range(len(events)))
         if is_list := len(events) > CHUNK:
             name = f"members:{work_id}:{step.name}"

@@ -35,7 +35,7 @@ LOCK_SECONDS = 5.0
 
 _REFUSED = {
     b"closed": "the run has ended",
-    b"stale": "this attempt has reported its outcome already, or was given to another process",
+    b"stale": "this attempt has already reported its outcome, or another process has taken over its work",
     b"unknown": "the run is no longer in Redis",
 }
 

@@ -81,6 +81,6 @@ class StepLogs:
         try:
             await store.log(log.work.run_id, at, lines, patience_seconds=PATIENCE_SECONDS)
         except UmbelError as error:
-            text = "what step %s of run %s has logged is not kept: %s"
+            text = "cannot store the log records of step %s of run %s: %s"
             about = {"action": "step_log_lost", "run_id": log.work.run_id, "step": log.work.step}
             logger.warning(text, log.work.step, log.work.run_id, error, extra=about)

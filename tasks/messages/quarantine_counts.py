@@ -8,6 +8,7 @@ from celery import Celery
 
 from ...orchestration.connection.keys import QUARANTINE_KEY
 from ...orchestration.connection.redis_client import connect
+from ...orchestration.connection.settings import redis_behind
 
 
 def quarantine_counts(app: Celery) -> dict[str, int]:
@@ -17,8 +18,9 @@ def quarantine_counts(app: Celery) -> dict[str, int]:
         RedisError: The broker does not answer.
     """
     url: Any = app.conf.broker_read_url or app.conf.broker_url
-    if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")) or ";" in url:
+    server = redis_behind(url) if isinstance(url, str) else None
+    if server is None:
         return {}
     prefix = (app.conf.broker_transport_options or {}).get("global_keyprefix", "")
-    with connect(url, timeout_seconds=2.0) as client:
+    with connect(server, timeout_seconds=2.0) as client:
         return {queue.decode(): int(number) for queue, number in client.hgetall(prefix + QUARANTINE_KEY).items()}

@@ -119,7 +119,7 @@ class LeaseHolder:
             pulse = await self._engine.leases.heartbeat(name, (), shards=shards, counts=counts)
         except UmbelError as error:
             about = {"action": "heartbeat_failed", "owner": name}
-            logger.info("leases are left to expire: %s", error, extra=about)
+            logger.info("cannot release the leases, they will expire: %s", error, extra=about)
             return
         await self._dispatch_all(pulse.handed_back)
 
@@ -178,4 +178,4 @@ class LeaseHolder:
                 # A claim that was still on its way when the heartbeat was asked is not lost: Redis did not know it yet.
                 if held[each] and self.holds(each):
                     self.drop(each)
-                    self._cancel(each, "it was given to another process")
+                    self._cancel(each, "another process has taken it over")

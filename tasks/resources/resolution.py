@@ -241,5 +241,5 @@ class _Scope:
                 return await resource.make(definition.type, arguments)
             return await self._call_plain(partial(resource.make, definition.type, arguments))
         except Exception as error:
-            error.add_note(f"raised while resource {resource.name} was made")
+            error.add_note(f"raised while creating resource {resource.name}")
             raise

@@ -61,6 +61,25 @@ def test_values_that_json_cannot_carry_are_shown_as_text() -> None:
     assert formatted(record(data={"what": object}))["data"] == {"what": "<class 'object'>"}
 
 
+class _Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("closed")
+
+
+def test_no_value_loses_the_record_and_the_others_stay_as_they_are() -> None:
+    cyclic: list[object] = [1]
+    cyclic.append(cyclic)
+
+    fields = formatted(record(pairs={(1, 2): 3}, cyclic=cyclic, share=float("nan"), broken=_Unprintable(), rest=[4]))
+
+    assert fields["message"] == "run r1 failed"
+    assert fields["pairs"] == "{(1, 2): 3}"
+    assert fields["cyclic"] == "[1, [...]]"
+    assert fields["share"] == "nan"
+    assert fields["broken"] == "<_Unprintable, whose repr raises RuntimeError>"
+    assert fields["rest"] == [4]
+
+
 def test_extra_fields_do_not_replace_those_of_every_record() -> None:
     assert formatted(record(level="mine", at="never"))["level"] == "WARNING"
 

@@ -18,9 +18,13 @@ from support.flows import everyday as flows
 from support.processes.clusters import ClusterUnderTest
 from support.processes.driving import QUICK, Deploy
 from umbel.orchestration.connection.redis_client import connect
+from umbel.orchestration.connection.settings import Settings
+from umbel.tasks.messages.quarantine_counts import quarantine_counts
+from umbel.workers.celery_app.app import create_app
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
+from umbel.workers.transport.quarantine import quarantined_of, set_aside
 
 #: What a generated password may consist of, and more.
 PASSWORD = "p@ss:w/o?r#d%41&=+;'\"é "
@@ -129,6 +133,18 @@ def test_a_unix_socket_with_a_password_and_a_database(serve: Serve, deploy: Depl
         assert client.dbsize() > 0
     with connect(url.replace("db=3", "db=0")) as client:
         assert client.dbsize() == 0
+
+
+def test_malformed_messages_of_a_broker_on_a_unix_socket_are_shown_and_counted(serve: Serve, tmp_path: Path) -> None:
+    socket = tmp_path / "redis.sock"
+    url = f"unix://:{quote(PASSWORD, safe='')}@{socket}?db=3"
+    serve(url, port=0, unixsocket=socket, requirepass=PASSWORD)
+    settings = Settings(redis_url=url)
+    with connect(url) as client:
+        set_aside(client, settings.broker_prefix, "work", b"nonsense", "expected JSON")
+
+    assert quarantined_of(settings)["work"].count == 1
+    assert quarantine_counts(create_app(settings)) == {"work": 1}
 
 
 def test_an_address_of_ipv6_and_a_user_with_any_password(serve: Serve, deploy: Deploy) -> None:

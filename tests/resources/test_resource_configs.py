@@ -209,7 +209,7 @@ def test_validation_calls_factories_on_request() -> None:
     with pytest.raises(WorkflowValidationError) as caught:
         flow.validate(validate_resources=True)
 
-    fault = "ConnectionRefusedError: nobody listens; raised while resource never was made"
+    fault = "ConnectionRefusedError: nobody listens; raised while creating resource never"
     assert str(caught.value).splitlines() == [
         "Workflow 'Checked' has resources that cannot be created:",
         f"In step 'go', parameter 'broken': {fault}",

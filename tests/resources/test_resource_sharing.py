@@ -242,7 +242,7 @@ def test_a_failure_is_not_kept_and_meets_all_who_waited_for_it(portal: Portal, t
     for failed in (making, waiting):
         with pytest.raises(Refused, match="connection refused") as caught:
             failed.result(20)
-        assert caught.value.__notes__ == [f"raised while resource {Resource(connect).name} was made"]
+        assert caught.value.__notes__ == [f"raised while creating resource {Resource(connect).name}"]
     assert Asking(portal).ask(manager, Resource(connect)) == ["connected"]
     assert len(calls) == 2
 

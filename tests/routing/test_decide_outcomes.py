@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from support.model.brief import brief
@@ -11,7 +14,7 @@ from umbel.orchestration.model.decide import CHUNK, Decision, decide
 from umbel.orchestration.model.envelope import INPUT_REQUIRED, START, STEP_FAILED, STOP
 from umbel.orchestration.model.plan import StepPlan
 from umbel.orchestration.model.waiters import InboxEvent, Surroundings, Waiter
-from umbel.orchestration.model.work_item import FannedOut, Outcome, Returned, Suspended, Work, derive_id
+from umbel.orchestration.model.work_item import FannedOut, Grouped, Outcome, Returned, Suspended, Work, derive_id
 
 PLAN = plan_of(
     step("begin", START, collected_by=("all", "first")),
@@ -271,3 +274,24 @@ def test_every_kind_of_step_may_fan_out(opener: StepPlan) -> None:
     decision = decided(FannedOut((event("A"),)), work_on(opener.name))
 
     assert brief(decision.commands)[-1] == "done"
+
+
+@pytest.mark.parametrize("each", [1, CHUNK, CHUNK + 1])
+def test_groups_have_the_same_ids_in_a_run_and_its_forks_whatever_their_size(each: int) -> None:
+    groups = Grouped(tuple((key, (event("M"),) * each) for key in ("a", "b")))
+    original = work_on("all")
+    fork = replace(
+        original,
+        run_id="fork",
+        options=json.dumps({"fork": {"run_id": original.run_id, "seq": 1, "ids": original.run_id}}),
+    )
+
+    of_original, of_fork = decided(groups, original), decided(groups, fork)
+
+    assert _group_ids(of_original) == _group_ids(of_fork)
+    assert len(set(_group_ids(of_original))) == 2
+
+
+def _group_ids(decision: Decision) -> list[str]:
+    staged = [each.deliver for each in decision.staged.get("all", ()) if each.deliver is not None]
+    return [each.work_id for each in (*decision.commands, *staged) if isinstance(each, Deliver)]

@@ -143,11 +143,11 @@ def test_a_process_that_was_declared_lost_never_writes(run: DrivenRun) -> None: 
     held = Held(run.run_id, zombie.work_id, zombie.claim_id)
     for _, applied in run.leases.hand_back("o1", [held], charge=True):
         run.heard(applied)
-    assert_refused(run, writer(run, zombie), "given to another process")
+    assert_refused(run, writer(run, zombie), "another process has taken over")
 
     successor = run.claim("a", owner="o2")
     assert successor.work_id == zombie.work_id
-    assert_refused(run, writer(run, zombie), "given to another process")
+    assert_refused(run, writer(run, zombie), "another process has taken over")
     assert writer(run, successor).write(put(n=b"1")) == "written"
 
 

@@ -184,7 +184,7 @@ def llama_index_option(command: F) -> F:
         is_eager=True,
         expose_value=False,
         callback=_install,
-        help="Run programs written for LlamaIndex: umbel answers for the module workflows.",
+        help="Run programs written for LlamaIndex: umbel stands in for the module workflows.",
     )
     made: F = option(command)
     return made

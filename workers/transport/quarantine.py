@@ -16,7 +16,8 @@ import redis
 
 from ...orchestration.connection.failpoints import failpoint
 from ...orchestration.connection.keys import QUARANTINE_KEY
-from ...orchestration.connection.settings import Settings
+from ...orchestration.connection.redis_client import connect
+from ...orchestration.connection.settings import Settings, redis_behind
 from ...orchestration.model.errors import UmbelError
 
 #: Messages kept per queue, enough to see what a faulty publisher sends; more are only counted.
@@ -90,10 +91,10 @@ def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
     Raises:
         redis.RedisError: The broker does not answer.
     """
-    url = settings.broker
-    if not url.startswith(("redis://", "rediss://", "unix://")):
+    server = redis_behind(settings.broker)
+    if server is None:
         return {}
-    with redis.Redis.from_url(url, socket_timeout=5) as client:
+    with connect(server) as client:
         return quarantined(client, settings.broker_prefix)
 
 

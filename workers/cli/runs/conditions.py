@@ -76,7 +76,10 @@ def condition_options(command: F) -> F:
         tag_option,
         since_option,
         click.option(
-            "--older-than", type=_instant, metavar="AGE", help="Only runs that ended before that: 2h, 7d, or a date."
+            "--older-than",
+            type=_instant,
+            metavar="AGE",
+            help="Only runs that ended at least this long ago (2h, 7d), or before this date.",
         ),
         click.option(
             "--where",

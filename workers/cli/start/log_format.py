@@ -89,7 +89,26 @@ class JsonFormatter(logging.Formatter):
             fields["error"] = record.exc_text or self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = record.stack_info
-        return json.dumps(fields, default=repr, ensure_ascii=False)
+        try:
+            return _as_json(fields)
+        except Exception:  # a key that is no text, a cycle, NaN, an object whose `__repr__` fails
+            return _as_json({str(name): _readable(value) for name, value in fields.items()})
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, default=repr, ensure_ascii=False, allow_nan=False)
+
+
+def _readable(value: Any) -> Any:
+    """The value if JSON can represent it, else text. Never raises: the record would be lost."""
+    try:
+        _as_json(value)
+        return value
+    except Exception:
+        try:
+            return repr(value)
+        except Exception as error:
+            return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
 
 
 def log_as_json() -> None:
