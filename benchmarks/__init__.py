@@ -1,1 +1,1 @@
-"""Measurements of umbel beside plain Celery, on this machine, in one run. See `run.py`."""
+"""Benchmarks of umbel and plain Celery, measured on this machine in one run. See `run.py`."""

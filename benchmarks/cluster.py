@@ -1,11 +1,11 @@
-"""What a step costs when the runs are in a Redis Cluster, and how it is spread over the primaries.
+"""The cost of a step when the runs are in a Redis Cluster, and its distribution over the primaries.
 
     python -m benchmarks.cluster            # a single server, then clusters of 1, 2 and 3 primaries
     python -m benchmarks.cluster --quick
 
-All servers and workers share this machine, so the figures are processor time per step, which hardly depends on what
-else the machine does: while that of all primaries together stays, throughput grows with the primaries, up to the share
-of the busiest one. The broker is a Redis of its own, for the single server too.
+All servers and workers share this machine, so the figures are processor time per step, which hardly depends on other
+load. As long as the total of all primaries stays the same, throughput grows with the number of primaries, limited by
+the share of the busiest one. The broker is a separate Redis, also for the single server.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _SHARDS = 64
 
 @dataclass(frozen=True)
 class Servers:
-    """The servers of the state.
+    """The servers that hold the state.
 
     Attributes:
-        url: For umbel.
-        pids: Of each.
+        url: The URL for umbel.
+        pids: The process id of each.
     """
 
     url: str
@@ -58,21 +58,21 @@ class Cost:
 
     Attributes:
         workers: Of all workers together.
-        servers: Of each server of the state.
+        servers: Of each server that holds state.
     """
 
     workers: float
     servers: Sequence[float]
 
     def row(self, name: str) -> str:
-        """For a terminal."""
+        """The line for a terminal."""
         busiest = max(self.servers) / sum(self.servers)
         return f"{name:<14}{self.workers:>12,.0f} us{sum(self.servers):>12,.0f} us{busiest:>10.0%}"
 
 
 @contextmanager
 def cluster(supervisor: Supervisor, primaries: int) -> Iterator[Servers]:
-    """A cluster of so many primaries, with append-only files."""
+    """A cluster with this many primaries and append-only files."""
     with TemporaryDirectory() as folder, open(os.devnull, "wb") as silence:
         ports, buses = ([free_port() for _ in range(primaries)] for _ in range(2))
         processes = []
@@ -98,20 +98,20 @@ def cluster(supervisor: Supervisor, primaries: int) -> Iterator[Servers]:
 
 @contextmanager
 def single_server(supervisor: Supervisor) -> Iterator[Servers]:
-    """One server outside of a cluster."""
+    """One server without cluster mode."""
     with EmbeddedRedis.temporary(supervisor=supervisor) as server:
         assert server.pid is not None
         yield Servers(server.url, [server.pid])
 
 
 def cost(supervisor: Supervisor, servers: Servers, workers: int, runs: int) -> Cost:
-    """Run so many chains of ten steps."""
+    """Run this many chains of ten steps."""
     with EmbeddedRedis.temporary(supervisor=supervisor) as broker:
         settings = Settings.from_environment(redis_url=servers.url, broker_url=broker.url, shards=_SHARDS)
         fleet = Fleet(settings, supervisor, workers, "asyncio", None, SHAPES_UMBEL)
         with connected(settings) as runtime:
             fleet.start(runtime)
-            _chains(runtime, _SHARDS)  # every server has the functions then
+            _chains(runtime, _SHARDS)  # then every server has loaded the functions
             fleet_pids = [each.pid for each in runtime.portal.call(seen_workers(runtime.store)) if each.is_live]
             watched = [fleet_pids, *([pid] for pid in servers.pids)]
             before = [processor_seconds(pids) or 0.0 for pids in watched]
@@ -124,7 +124,7 @@ def cost(supervisor: Supervisor, servers: Servers, workers: int, runs: int) -> C
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks.cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

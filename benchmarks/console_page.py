@@ -1,10 +1,10 @@
-"""How the console page bears a large run, in headless Chromium: first paint, scrolling, live events.
+"""Performance of the console page with a large run, in headless Chromium: first paint, scrolling, live events.
 
     python -m benchmarks.console_page                       # 5,000 executions, 20,000 events; 500 events a second
     python -m benchmarks.console_page --items 500 --rate 200
 
-Needs Chromium and the packages of the tests. Redis, a worker and the server run in this process, so that what is
-measured while a run goes on is measured on a machine that also executes it.
+Needs Chromium and the packages of the tests. Redis, a worker and the server run in this process, so the live figures
+are taken on a machine that also executes the run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import umbel
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 from umbel.server import WorkflowServer
 
-#: Frames of the scrolling, and pixels of each.
+#: Number of frames while scrolling, and pixels scrolled in each.
 FRAMES, PIXELS = 240, 900
 #: Keys that are typed while events arrive.
 TYPED = "item number one two three"
@@ -71,7 +71,7 @@ class Ticks(StartEvent):
 
 
 class Ticker(Workflow):
-    """Writes so many events a second."""
+    """Writes events at a given rate per second."""
 
     @step
     async def tick(self, ctx: Context, ev: Ticks) -> StopEvent:
@@ -86,8 +86,8 @@ class Ticker(Workflow):
 
 @contextmanager
 def served() -> Iterator[str]:
-    """A Redis, a worker and a server; gives the server's address."""
-    os.environ.setdefault("UMBEL_STREAM_MAX_EVENTS", "100000")  # the page is to show all of them
+    """Run a Redis, a worker and a server; yields the server's address."""
+    os.environ.setdefault("UMBEL_STREAM_MAX_EVENTS", "100000")  # the page must show all events
     with umbel.local(in_process=True) as runtime, runtime.registering():
         server = WorkflowServer(runtime=runtime)
         server.add_workflow("crowd", Crowd(timeout=None))
@@ -103,13 +103,13 @@ def served() -> Iterator[str]:
 
 
 def start(url: str, workflow: str, **fields: Any) -> str:
-    """Start a run and give its id."""
+    """Start a run and return its id."""
     answer = httpx.post(f"{url}workflows/{workflow}/run-nowait", json={"start_event": fields}, timeout=60)
     answer.raise_for_status()
     return str(answer.json()["run_id"])
 
 
-#: Gathers what keeps the page from answering, from its first line on.
+#: Records what keeps the page from responding, from its first line on.
 WATCH = """
 window.watched = {long: [], input: []};
 new PerformanceObserver((list) => { for (const each of list.getEntries()) watched.long.push(each.duration); })
@@ -119,7 +119,7 @@ new PerformanceObserver((list) => { for (const each of list.getEntries())
   .observe({type: "event", durationThreshold: 16, buffered: true});
 """
 
-#: Scrolls down frame by frame; gives the longest frames in ms, and in how many of them rows were missing.
+#: Scrolls down frame by frame; returns the longest frames in ms, and in how many of them rows were missing.
 SCROLL = """async ([frames, pixels]) => {
   const rows = document.querySelector(".events");
   rows.scrollTop = 0;
@@ -142,7 +142,7 @@ SCROLL = """async ([frames, pixels]) => {
 
 
 def opened(browser: Browser, url: str, run_id: str) -> Page:
-    """The page of a run in a fresh tab, which watches itself."""
+    """The page of a run in a new tab, which records its own delays."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(120_000)
     page.add_init_script(WATCH)
@@ -151,18 +151,18 @@ def opened(browser: Browser, url: str, run_id: str) -> Page:
 
 
 def shown_events(page: Page) -> int:
-    """How many events the list says it has."""
+    """The number of events according to the list."""
     text = page.locator(".event-list .toolbar [role=status]").inner_text()
     return int(text.split(" of ")[-1].split(" ")[0].replace(",", "")) if " of " in text else 0
 
 
 def figure(name: str, value: float, unit: str = "ms") -> None:
-    """Print one."""
+    """Print one figure."""
     print(f"{name:58} {value:9,.0f} {unit}", flush=True)
 
 
 def of_a_large_run(browser: Browser, url: str, items: int) -> None:
-    """First paint, everything loaded, scrolling."""
+    """Measure first paint, loading of everything, and scrolling."""
     run_id = start(url, "crowd", items=items)
     began = time.monotonic()
     while httpx.get(f"{url}console/runs/{run_id}", timeout=120).json()["status"] == "running":
@@ -197,13 +197,13 @@ def of_a_large_run(browser: Browser, url: str, items: int) -> None:
 
 
 def busy_seconds(session: CDPSession) -> float:
-    """Processor time of the page's thread so far: unlike times of day, hardly longer on a machine that is busy."""
+    """Processor time of the page's thread so far: unlike wall-clock time, it hardly grows on a busy machine."""
     found = session.send("Performance.getMetrics")["metrics"]
     return float(next(each["value"] for each in found if each["name"] == "TaskDuration"))
 
 
 def of_live_events(browser: Browser, url: str, rate: int, seconds: int) -> None:
-    """Typing while events arrive."""
+    """Measure typing while events arrive."""
     run_id = start(url, "ticker", rate=rate, seconds=seconds)
     page = opened(browser, url, run_id)
     page.locator(".events li").first.wait_for()
@@ -230,7 +230,7 @@ def of_live_events(browser: Browser, url: str, rate: int, seconds: int) -> None:
 
 
 def main() -> None:
-    """Measure both and print."""
+    """Measure both and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=5_000)
     parser.add_argument("--rate", type=int, default=500)

@@ -1,4 +1,4 @@
-"""Plain Celery: tasks that send the next one, and canvas. Without gossip, mingle and heartbeat, as umbel's worker."""
+"""Plain Celery: tasks that send the next one, and canvas. No gossip, mingle or heartbeat, as in umbel's worker."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Workers:
 
 
 class ByHand(Chained):
-    """No result backend, early acknowledgement: Celery at its quickest."""
+    """No result backend, early acknowledgement: Celery's fastest configuration."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ def chain(length: int, data: str) -> str:
 
 
 class Dbos(Contender):
-    """Chains only: it is the durable peer."""
+    """Chains only: the peer for comparing durability."""
 
     has_redis = False
     widest = 0
@@ -50,7 +50,7 @@ class Dbos(Contender):
             self.single()
 
     def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
-        if runs == 1:  # awaiting a handle looks for the end from time to time, calling is quicker
+        if runs == 1:  # a handle polls for the end; calling is faster
             yield
             chain(CHAIN_STEPS, PAYLOAD)
             return

@@ -1,6 +1,6 @@
 # LlamaIndex Workflows is an optional peer.
 # mypy: disable-error-code="import-not-found,misc,untyped-decorator"
-"""LlamaIndex Workflows in the measuring process: no broker, no Redis, nothing that outlives the process."""
+"""LlamaIndex Workflows in the measuring process: no broker, no Redis, no state that outlives the process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Single(Workflow):
 
     @step
     async def only(self, ev: ChainStart) -> StopEvent:
-        """Give back what came."""
+        """Return the input."""
         return StopEvent(result=ev.data)
 
 
@@ -70,7 +70,7 @@ class PartDone(Event):
 
 
 class Fan(Workflow):
-    """One step, `width` steps, one step with all their events. The default of four at once is its quickest."""
+    """One step, `width` steps, one step with all their events. Four at once, the default, is its fastest setting."""
 
     @step
     async def split(self, ev: FanStart) -> list[Part]:
@@ -84,7 +84,7 @@ class Fan(Workflow):
 
     @step
     async def join(self, parts: list[PartDone]) -> StopEvent:
-        """Count what came."""
+        """Count the events."""
         return StopEvent(result=len(parts))
 
 

@@ -1,6 +1,6 @@
 # taskiq is an optional peer.
 # mypy: disable-error-code="import-not-found"
-"""taskiq on Redis, without the validation of arguments: its quickest settings."""
+"""taskiq on Redis, without validation of arguments: its fastest settings."""
 
 from __future__ import annotations
 

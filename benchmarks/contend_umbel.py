@@ -1,4 +1,4 @@
-"""umbel, as its users start it: `umbel worker` with the asyncio pool, one process per processor."""
+"""umbel as users start it: `umbel worker` with the asyncio pool, one process per processor."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Umbel(Contender):
         super().warm_up()
 
     def compress(self) -> None:
-        """What a minute after the end of a run does: a worker compresses its journal, answers of commits expire."""
+        """Do now what happens a minute after a run ends: journals are compressed, answers of commits expire."""
         store = self.runtime.store
         for index in self.redis.scan_iter("*:runs:completed", count=1000):
             for run_id in self.redis.zrange(index, 0, -1):
@@ -94,21 +94,21 @@ class Umbel(Contender):
         self._single.start().result(PATIENCE_SECONDS)
 
     def loop(self, length: int) -> None:
-        """One run of so many steps, one after the other."""
+        """One run of this many steps, one after the other."""
         self.long_run(length)
 
     def long_run(self, length: int) -> WorkflowHandler:
-        """The same, to be looked at."""
+        """The same; returns the handler of the ended run."""
         handler: WorkflowHandler = self._loop.start(length=length)
         handler.result(PATIENCE_SECONDS)
         return handler
 
     def awaiting(self, count: int, seconds: float) -> None:
-        """One run with so many steps at once that only wait."""
+        """One run of this many concurrent steps that only wait."""
         assert self._await.start(width=count, seconds=seconds).result(PATIENCE_SECONDS) == count
 
     def computing(self, count: int, seconds: float) -> None:
-        """One run with so many steps that compute."""
+        """One run of this many steps that compute."""
         assert self._compute.start(width=count, seconds=seconds).result(PATIENCE_SECONDS) == count
 
     def progress(self, count: int, pause_seconds: float) -> Progress:

@@ -1,4 +1,4 @@
-"""What every contender can do, and the kind that chains tasks by hand. Who they are stands in `sections.py`."""
+"""The interface of a contender, and the kind that chains tasks by hand. `sections.py` lists the contenders."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import redis
 
 from .shapes_umbel import PAYLOAD
 
-#: Seconds after which whatever is waited for counts as hung.
+#: Seconds after which anything awaited counts as hung.
 PATIENCE_SECONDS = 90.0
 
 
 class Contender(ABC):
     """One way to execute the shapes. Every method blocks until all that it started has ended."""
 
-    #: Whether it has a Redis of its own; else it lives in the measuring process.
+    #: Whether it has a Redis of its own; otherwise it runs in the measuring process.
     has_redis: ClassVar[bool] = True
     #: Whether a run leaves a record in Redis.
     keeps_runs: ClassVar[bool] = False
-    #: The widest fan-out it ends within a minute.
+    #: The widest fan-out that it completes within a minute.
     widest: ClassVar[int] = 1_000_000
 
     def __init__(self, name: str, *, processes: int = 0, appendfsync: str = "everysec") -> None:
@@ -36,14 +36,14 @@ class Contender(ABC):
     @property
     @abstractmethod
     def about(self) -> str:
-        """How it was started, for a report."""
+        """How it was started, for the report."""
 
     def command(self, number: int) -> list[str]:
         """Command line of a worker process."""
         raise NotImplementedError(self.name)
 
     def connect(self, url: str) -> None:
-        """Be the client of the workers at this Redis."""
+        """Become the client of the workers at this Redis."""
         self.redis = redis.Redis.from_url(url, socket_timeout=None)
         self.redis.config_set("appendfsync", self.appendfsync)
 
@@ -56,26 +56,26 @@ class Contender(ABC):
         self.fans(1, 20)
 
     def compress(self) -> None:
-        """Do at once what would be done later to take less memory."""
+        """Do now what is otherwise done later to save memory."""
         return
 
     @abstractmethod
     def chains(self, runs: int, gate: str | None = None) -> Iterator[None]:
-        """Start chains at once; goes on once when they are started, and ends when they have ended.
+        """Start chains at once. Yields once when they are started, and returns when all have ended.
 
-        Only who keeps runs needs to look at the gate.
+        Only a contender that keeps runs needs to use the gate.
         """
 
     @abstractmethod
     def fans(self, runs: int, width: int) -> None:
-        """Fan out and join, so many at once."""
+        """Run this many fan-outs with their joins at once."""
 
     @abstractmethod
     def single(self) -> None:
-        """One step, from start to result."""
+        """Run one step, from start to result."""
 
     def progress(self, count: int, pause_seconds: float) -> Progress | None:
-        """One step that writes so many progress events, read as they come; None where there is no such thing."""
+        """Run one step that writes `count` progress events, read as they arrive; None if it has no progress events."""
         return None
 
     def close(self) -> None:
@@ -85,12 +85,12 @@ class Contender(ABC):
 
 
 class Progress:
-    """What a reader of progress events saw.
+    """The observations of a reader of progress events.
 
     Attributes:
         stream: Part of every key that the events were written to.
-        numbers: Of the events, in the order of their coming.
-        delays: Seconds from the writing of each to its reader.
+        numbers: Numbers of the events, in order of arrival.
+        delays: Seconds from writing each event to reading it.
     """
 
     def __init__(self, stream: str) -> None:
@@ -99,13 +99,13 @@ class Progress:
         self.delays: list[float] = []
 
     def add(self, number: int, written_at_ns: int, read_at_ns: int) -> None:
-        """Another one was read."""
+        """Record that another event was read."""
         self.numbers.append(number)
         self.delays.append((read_at_ns - written_at_ns) / 1e9)
 
 
 class Chained(Contender):
-    """Tasks that send the next one, a counter that joins: a floor, not a product. Nothing is kept or recovered."""
+    """Tasks that send the next one, and a counter that joins: a lower bound, not a product. No storage or recovery."""
 
     @abstractmethod
     def send(self, task: str, calls: Sequence[tuple[Any, ...]]) -> None:
@@ -134,5 +134,5 @@ class Chained(Contender):
 
 
 def new_names(count: int) -> list[str]:
-    """Names for runs."""
+    """New names for runs."""
     return [secrets.token_hex(8) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""What a step costs as things grow: the size of its run, the number of runs beside it, the number of workers.
+"""The cost of a step with growing size of its run, number of concurrent runs, and number of workers.
 
 python -m benchmarks.curves                      # some ten minutes
 python -m benchmarks.curves --quick
@@ -26,21 +26,21 @@ HEADS = ("curve", "unit", "at", "median [spread]")
 
 @dataclass
 class Curve:
-    """Numbers at growing sizes: at each as many as there were repetitions."""
+    """Numbers at growing sizes; at each size one for each repetition."""
 
     title: str
     unit: str
     points: dict[int, list[float]] = field(default_factory=dict)
 
     def measure(self, at: int, act: Callable[..., float | None], *arguments: object) -> None:
-        """Add the number that a call gives."""
+        """Add the number that a call returns."""
         number = act(*arguments)
         assert number is not None
         self.points.setdefault(at, []).append(number)
         print(f"{self.title}, {at:,}: {short(number)} {self.unit}", file=sys.stderr, flush=True)
 
     def lines(self) -> list[tuple[str, ...]]:
-        """A line for each size, under `HEADS`."""
+        """One line for each size, under `HEADS`."""
         lines: list[tuple[str, ...]] = []
         for at, found in self.points.items():
             title = ("", "") if lines else (self.title, self.unit)
@@ -50,7 +50,7 @@ class Curve:
 
 
 def curves(sizes: Sizes, repeat: int) -> list[Curve]:
-    """All of them. Within a repetition one size comes right after the other."""
+    """All curves. Within a repetition the sizes are measured right after each other."""
     counts = sorted({*sizes.worker_processes, sizes.processes})
     umbels = [Umbel(f"umbel x {processes}", processes=processes) for processes in counts]
     with deployed(umbels):
@@ -108,7 +108,7 @@ def lines_of(found: Iterable[Curve]) -> list[tuple[str, ...]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks.curves", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

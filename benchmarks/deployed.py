@@ -1,4 +1,4 @@
-"""Redis servers and worker processes of several contenders, for as long as they are measured."""
+"""Redis servers and worker processes of several contenders, for the duration of their measurement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .contender import Contender
 
 @contextmanager
 def deployed(contenders: Sequence[Contender]) -> Iterator[None]:
-    """Start all, and go on once each has answered; afterwards nothing is left of them."""
+    """Start all and yield once each has answered; afterwards end all of them."""
     with ExitStack() as stack:
         supervisor = stack.enter_context(Supervisor())
         for contender in contenders:
@@ -39,7 +39,7 @@ def _start(contender: Contender, supervisor: Supervisor, stack: ExitStack) -> No
     environment["BENCHMARK_REDIS"] = server.url
     assert server.pid is not None
     contender.server_pid = server.pid
-    stack.callback(os.kill, server.pid, signal.SIGKILL)  # what it keeps is thrown away; a clean stop takes longer
+    stack.callback(os.kill, server.pid, signal.SIGKILL)  # its data is discarded; a clean stop takes longer
     stack.callback(contender.close)
     contender.connect(server.url)
     with open(os.devnull, "wb") as silence:
@@ -52,7 +52,7 @@ def _start(contender: Contender, supervisor: Supervisor, stack: ExitStack) -> No
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]], supervisor: Supervisor) -> None:
-    # With their pool children. Their Redis goes too, so there is nothing that a clean end would save.
+    # With their pool children. Their Redis is killed too, so a clean shutdown would save nothing.
     for process in processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

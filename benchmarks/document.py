@@ -1,4 +1,4 @@
-"""Where and when it was measured, and the section of docs/performance.md that tells the figures."""
+"""The circumstances of a measurement, and the section of docs/performance.md with its figures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
-#: Between these lines of it stands what `--write` writes.
+#: `--write` replaces the text between these lines of the document.
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 PACKAGES = ("celery", "kombu", "dramatiq", "taskiq", "taskiq-redis", "llama-index-workflows", "dbos", "uvloop", "umbel")
 
 
 def circumstances(repeat: int, redis_version: str) -> str:
-    """One paragraph."""
+    """One paragraph about machine, versions and date."""
     packages = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     return (
         f"Measured on {datetime.datetime.now(datetime.UTC):%d %B %Y} on {os.cpu_count()} processors ({_processor()}), "
@@ -26,7 +26,7 @@ def circumstances(repeat: int, redis_version: str) -> str:
 
 
 def write_section(path: Path, text: str) -> None:
-    """Put `text` between the two marks of a file, which are added at its end if they are not there."""
+    """Put `text` between the two marks of a file, which are appended if it does not have them."""
     before = path.read_text(encoding="utf-8") if path.exists() else "# Performance\n"
     head, begin, rest = before.partition(BEGIN)
     tail = rest.partition(END)[2] if begin else "\n"

@@ -1,9 +1,9 @@
-"""What history costs: a step with all values in the journal beside one with a summary, and looking far back.
+"""The cost of history: a step with all values in the journal or with a summary, and reading points far back.
 
     python -m benchmarks.history           # some minutes
     python -m benchmarks.history --quick
 
-Processor time is that of the client, the workers and Redis together, until each journal is compressed too.
+Processor time is the total of client, workers and Redis, until every journal has been compressed too.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .waiting import wait_until
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """The sizes of the measurements.
 
     Attributes:
-        chains: Runs of ten steps, at once.
-        width: Of a fan-out.
+        chains: Number of concurrent runs of ten steps.
+        width: Width of a fan-out.
         repeat: How often each is measured, in turn.
-        entries: Steps of a long run.
-        points: Of it that are looked at.
-        pack_after_seconds: A journal is compressed so long after its run's end; a worker looks four times as often.
+        entries: Number of steps of a long run.
+        points: Number of points of it that are read.
+        pack_after_seconds: Time from a run's end until its journal is compressed; workers check four times as often.
     """
 
     chains: int = 400
@@ -49,7 +49,7 @@ QUICK = Sizes(chains=4, width=20, repeat=1, entries=30, points=2, pack_after_sec
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser("python -m benchmarks.history", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only show that all of it works")
     sizes = QUICK if parser.parse_args().quick else Sizes()
@@ -82,7 +82,7 @@ def _row(title: str, number: str) -> None:
 
 
 def _processor_us(umbel: Umbel, steps: int, act: Callable[[Umbel], None]) -> float:
-    """Per step, until all that it has left is compressed."""
+    """Processor time per step, until everything the steps left behind is compressed."""
     pids = (umbel.server_pid, *umbel.worker_pids)
     before, own = processor_seconds(pids), time.process_time()
     if before is None:
@@ -96,8 +96,8 @@ def _processor_us(umbel: Umbel, steps: int, act: Callable[[Umbel], None]) -> flo
 
 
 def _unpacked(umbel: Umbel) -> bool:
-    """Whether a journal is not compressed."""
-    time.sleep(0.2)  # looking costs Redis time, which counts
+    """Whether any journal is not compressed yet."""
+    time.sleep(0.2)  # looking costs Redis time, which is measured too
     return any(umbel.redis.xlen(key) for key in umbel.redis.scan_iter("*:journal", count=10_000))
 
 

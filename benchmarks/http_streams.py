@@ -1,10 +1,10 @@
-"""Streams over HTTP: how soon a reader sees what a running step publishes, and what a thousand readers cost one server.
+"""Streams over HTTP: the delay of published events for a reader, and the cost of a thousand readers for one server.
 
     python -m benchmarks.http_streams                  # 1,000 readers, a minute
     python -m benchmarks.http_streams --readers 200
 
-One worker, one server process, readers in this process over real sockets. Time is the machine's clock, which all of
-them share.
+One worker, one server process, readers in this process over real sockets. Times are those of the machine's clock, which
+all of them share.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from .shapes_served import Go, Ticking
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """The sizes of the measurements.
 
     Attributes:
-        readers: Of one run, at the same time.
-        events: That this run publishes.
-        single_runs: Runs with one reader each, for the delay of the first event.
-        slow_events: Events of the run whose readers take nothing.
-        slow_bytes: The size of each.
+        readers: Number of simultaneous readers of one run.
+        events: Number of events that this run publishes.
+        single_runs: Number of runs with one reader each, for the delay of the first event.
+        slow_events: Number of events of the run whose readers read nothing.
+        slow_bytes: Size of each of those events.
     """
 
     readers: int
@@ -56,7 +56,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured: delays in seconds, memory in bytes."""
+    """The measured figures: delays in seconds, memory in bytes."""
 
     readers: int
     firsts: Sequence[float]
@@ -69,7 +69,7 @@ class Findings:
     missed: int
 
     def table(self) -> str:
-        """For a terminal."""
+        """The table for a terminal."""
         rows = [
             ("first event, one reader, p50 (target: 20 ms)", _ms(self.firsts, 50)),
             ("first event, one reader, p99", _ms(self.firsts, 99)),
@@ -91,7 +91,7 @@ def _ms(seconds: Sequence[float], percent: int) -> str:
 
 
 class Reader:
-    """One connection that reads a run's events, or lets them wait."""
+    """One connection that reads a run's events, or stops reading."""
 
     def __init__(self, port: int, run_id: str) -> None:
         self._port, self._run_id = port, run_id
@@ -99,7 +99,7 @@ class Reader:
         self.delays: list[float] = []
 
     async def open(self, *, small: bool = False) -> None:
-        """Ask for the events, and wait for the head of the answer; a slow one has small buffers in the kernel."""
+        """Request the events and wait for the response headers; with `small`, use small kernel buffers."""
         connection = socket.socket()
         connection.setblocking(False)
         if small:
@@ -110,7 +110,7 @@ class Reader:
         await self._in.readuntil(b"\r\n\r\n")
 
     async def read(self) -> None:
-        """Take everything there is until the run ends."""
+        """Read everything until the run ends."""
         number = -1
         while line := await self._in.readline():
             if line.startswith(b"id: "):
@@ -124,24 +124,24 @@ class Reader:
                     break
 
     def pause(self) -> None:
-        """Take nothing more from the socket."""
+        """Stop reading from the socket."""
         self._out.transport.pause_reading()  # type: ignore[attr-defined]
 
     def resume(self) -> None:
-        """Take again."""
+        """Continue reading."""
         self._out.transport.resume_reading()  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        """Go away."""
+        """Disconnect."""
         self._out.transport.abort()
 
 
 async def measure(runtime: Runtime, port: int, server_pid: int, sizes: Sizes) -> Findings:
-    """All of it, one after the other."""
+    """Take all measurements, one after the other."""
     flow = Ticking(runtime=runtime, timeout=None)
 
     async def gathered(count: int, *, small: bool = False, **fields: Any) -> tuple[WorkflowHandler, list[Reader]]:
-        """A run that waits for its start signal, and that many readers of its events."""
+        """A run that waits for its start signal, and this many readers of its events."""
         handler = await asyncio.to_thread(flow.start, waits=True, **fields)
         readers = [Reader(port, handler.run_id) for _ in range(count)]
         for start in range(0, count, 100):
@@ -186,13 +186,13 @@ async def measure(runtime: Runtime, port: int, server_pid: int, sizes: Sizes) ->
     for reader in (*idle, awake):
         reader.close()
     delays = [delay for reader in readers for delay in reader.delays]
-    # Those that take nothing fill the buffers of the kernel first: the second half waits for a signal.
+    # Readers that read nothing fill the kernel buffers first: the second half waits for a signal.
     beside = awake.delays[len(awake.delays) // 2 :]
     return Findings(sizes.readers, firsts, delays, beside, opening, before, reading, slow, missed)
 
 
 def run(sizes: Sizes) -> Findings:
-    """Start a Redis, a worker and a server, measure, and end them."""
+    """Start a Redis, a worker and a server, measure, and stop them."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with (
@@ -232,7 +232,7 @@ def run(sizes: Sizes) -> Findings:
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--readers", type=int, default=1_000)
     parser.add_argument("--quick", action="store_true", help="only show that it works")

@@ -1,4 +1,4 @@
-"""Install the peers (the extra `bench`) one by one: one that cannot be installed leaves the others.
+"""Install the peers (the extra `bench`) one by one: a failed installation does not affect the others.
 
 python -m benchmarks.install_peers
 """
@@ -13,7 +13,7 @@ EXTRA = 'extra == "bench"'
 
 
 def main() -> None:
-    """The command line."""
+    """Install all peers."""
     for requirement in requires("umbel") or ():
         package, _, marker = requirement.partition(";")
         if EXTRA in marker:

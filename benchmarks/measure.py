@@ -1,4 +1,4 @@
-"""Latencies, throughputs and processor time. Each function takes one contender and says nothing about others."""
+"""Latencies, throughputs and processor time. Each function measures one contender."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .shapes_umbel import CHAIN_STEPS
 
 
 def chain_alone(contender: Contender, sizes: Sizes) -> float:
-    """Milliseconds from start to result of a chain with nothing beside it."""
+    """Milliseconds from start to result of a chain that runs alone."""
     return _median_ms(sizes.alone, lambda: run_chains(contender, 1))
 
 
@@ -88,7 +88,7 @@ def run_chains(contender: Contender, runs: int) -> None:
 
 
 def seconds_of(act: Callable[[], None]) -> float:
-    """How long it takes."""
+    """Duration of a call."""
     started = time.perf_counter()
     act()
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What a run takes in Redis, while it runs and afterwards."""
+"""Memory of a run in Redis, while it runs and afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bytes_finished_fan(contender: Contender, sizes: Sizes) -> float | None:
 
 
 def bytes_running_chain(contender: Contender, sizes: Sizes) -> float | None:
-    """Redis memory of a chain that is half-way, its message and all."""
+    """Redis memory of a chain that is half-way, including its message."""
     if not contender.keeps_runs:
         return None
     gate = "benchmark-gate"
@@ -46,9 +46,9 @@ def bytes_running_chain(contender: Contender, sizes: Sizes) -> float | None:
 
 
 def settled_bytes(contender: Contender, sizes: Sizes) -> int:
-    """Once nothing changes any more: workers acknowledge and clear up after the client has its result.
+    """Stored bytes once they no longer change: workers acknowledge and clean up after the client has its result.
 
-    What finished runs have left is then compressed, and their answers to commits go, as it happens a minute later.
+    Then finished runs are compressed and their answers to commits are removed, as otherwise happens a minute later.
     """
     before, since = stored_bytes(contender.redis), time.monotonic()
     deadline = since + 30

@@ -1,4 +1,4 @@
-"""Progress events, from the step that writes them to their reader."""
+"""Progress events, from the step that writes them to the reader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAUSE_SECONDS = 0.005
 
 
 def progress_alone(contender: Contender, sizes: Sizes) -> float | None:
-    """Milliseconds from a step's writing of an event to its reader."""
+    """Milliseconds from writing an event in a step to reading it."""
     return _median_ms(contender.progress(sizes.ticks, PAUSE_SECONDS))
 
 
@@ -22,7 +22,7 @@ def progress_burst(contender: Contender, sizes: Sizes) -> float | None:
 
 
 def round_trips_of_burst(contender: Contender, sizes: Sizes) -> float | None:
-    """Commands sent to Redis for a burst, its reader's included, beyond those of the same run without events."""
+    """Commands sent to Redis for a burst, including those of its reader, minus those of the same run without events."""
     if not contender.has_redis:
         return None
     with_events = _commands(contender, sizes.burst)
@@ -38,11 +38,11 @@ def _median_ms(seen: Progress | None) -> float | None:
 
 
 def _commands(contender: Contender, count: int) -> int | None:
-    """Commands that name the run's stream. What scripts call themselves is no round trip."""
+    """Commands that name the run's stream. Commands that scripts call are no round trips."""
     end = secrets.token_hex(8)
     with contender.redis.monitor() as monitor:
         seen = contender.progress(count, 0.0)
-        contender.redis.echo(end)  # everything before it is in what the monitor has to tell
+        contender.redis.echo(end)  # the monitor reports everything before it
         if seen is None:
             return None
         found = 0

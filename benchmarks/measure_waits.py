@@ -23,12 +23,12 @@ from .waiting import wait_until
 
 @dataclass(frozen=True)
 class Seconds:
-    """What one run took.
+    """Durations of one run.
 
     Attributes:
         waiting: From its start until all its steps waited.
         answered: From the first answer until its end; the answers were sent at once.
-        early: The same for a run that got its answers before its steps waited, from its start on.
+        early: From the start to the end of a run that got its answers before its steps waited.
     """
 
     waiting: float
@@ -47,7 +47,7 @@ def answers_in_one_run(contender: Umbel, sizes: Sizes) -> float:
 
 
 def measured(contender: Umbel, width: int) -> Seconds:
-    """All numbers for one width."""
+    """All durations for one width."""
     waiting, answered = _waited(contender.runtime, width)
     return Seconds(waiting, answered, _answered_early(contender.runtime, width))
 
@@ -77,7 +77,7 @@ async def _answer(runtime: Runtime, run_id: str, width: int) -> None:
 
 
 def rows(widths: Sequence[int], processes: int) -> Iterator[str]:
-    """A line for each width."""
+    """One line for each width."""
     contender = Umbel(processes=processes)
     with deployed([contender]):
         measured(contender, 20)
@@ -88,7 +88,7 @@ def rows(widths: Sequence[int], processes: int) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser("python -m benchmarks.measure_waits", description=__doc__)
     parser.add_argument("widths", nargs="*", type=int, default=[250, 500, 1_000], help="waits in one run")
     parser.add_argument("--processes", type=int, default=FULL.processes, metavar="N", help="workers (default 2)")

@@ -1,4 +1,4 @@
-"""What umbel's worker processes can carry, and what they need."""
+"""Capacity and memory of umbel's worker processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def awaiting(umbel: Umbel, sizes: Sizes) -> float:
 
 
 def peak_memory(umbel: Umbel, sizes: Sizes) -> float | None:
-    """The most megabytes of memory that a worker has had by the end of such a run."""
+    """Peak memory of a worker in megabytes, by the end of such a run."""
     umbel.awaiting(sizes.awaiting, sizes.awaited_seconds)
     found = [_peak_megabytes(pid) for pid in umbel.worker_pids]
     return max((each for each in found if each is not None), default=None)
@@ -31,7 +31,7 @@ def computing(umbel: Umbel, sizes: Sizes) -> float:
 
 
 def idle(contender: Contender, sizes: Sizes) -> float | None:
-    """Percent of a processor that an idle worker uses, with whatever it does from time to time."""
+    """Percentage of a processor that an idle worker uses, including its periodic work."""
     before = processor_seconds(contender.worker_pids)
     time.sleep(sizes.idle_seconds)
     after = processor_seconds(contender.worker_pids)

@@ -1,4 +1,4 @@
-"""Processor time of processes and of all that they have started. Linux only; elsewhere there is none to tell."""
+"""Processor time of processes and of their descendants. Linux only; elsewhere it is unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PROC = Path("/proc")
 
 
 def processor_seconds(pids: Iterable[int]) -> float | None:
-    """What these processes and their living descendants have used so far; None where that cannot be seen."""
+    """Processor time that these processes and their living descendants have used so far; None if it is unknown."""
     if not (_PROC / "self" / "stat").exists():
         return None
     ticks: dict[int, int] = {}

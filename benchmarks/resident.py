@@ -1,4 +1,4 @@
-"""Memory of processes and of all that they have started. Linux only."""
+"""Memory of processes and of their descendants. Linux only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PROC = Path("/proc")
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
-    """What these processes and their living descendants have in memory. What they share counts for each of them.
+    """Resident memory of these processes and their living descendants. Shared memory counts for each of them.
 
     Raises:
         OSError: There is no /proc here.

@@ -5,9 +5,9 @@
     python -m benchmarks.run --quick                 # tiny numbers, only to see that everything works
     python -m benchmarks.run --only chain fan        # some groups of rows
 
-Machines differ and so do their moods: look at the ratios, which compare numbers measured one right after the other.
-Peers that are not installed are left out (`pip install 'umbel[bench]'` brings them).
-Settings of umbel are taken from `UMBEL_*`, which is how two of them are compared.
+Absolute numbers vary between machines and runs: look at the ratios, which compare numbers measured right after each
+other. Peers that are not installed are left out (`pip install 'umbel[bench]'` installs them).
+umbel takes its settings from `UMBEL_*`, so two configurations can be compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CURVES = "curves"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.write and (options.quick or options.only or options.contenders):
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def sections_of(sizes: Sizes, only: set[str], names: set[str]) -> list[Section]:
-    """The chosen groups, with the chosen contenders and what they are compared with; nothing chosen is all."""
+    """The chosen groups, with the chosen contenders and those they are compared with; all if none is chosen."""
     chosen = []
     for section in sections(sizes):
         first, *others = section.entries
@@ -63,7 +63,7 @@ def sections_of(sizes: Sizes, only: set[str], names: set[str]) -> list[Section]:
 
 
 class Report:
-    """What has been measured so far."""
+    """The measurements so far."""
 
     def __init__(self, sizes: Sizes, repeat: int) -> None:
         self._sizes, self._repeat = sizes, repeat
@@ -72,7 +72,7 @@ class Report:
         self.redis_version = ""
 
     def measure(self, section: Section) -> None:
-        """Add a section's rows. Contenders are started anew for each repetition: none inherits what another left."""
+        """Add a section's rows. Contenders are restarted for each repetition, so none inherits another one's state."""
         rows: list[Row] | None = None
         for repetition in range(self._repeat):
             contenders = []
@@ -105,9 +105,9 @@ def measure_once(
     repeat: int,
     tell: Callable[[str], None] = print,
 ) -> None:
-    """Add the numbers of one repetition: for each row one contender right after the other, each time another one first.
+    """Add the numbers of one repetition. For each row, contenders follow right after each other; the first one rotates.
 
-    A peer that fails has no number for that repetition, and `tell` hears of it.
+    A peer that fails has no number for that repetition; `tell` reports it.
 
     Raises:
         Exception: umbel, the first contender, failed.

@@ -1,9 +1,9 @@
-"""What one page of the list of runs costs, with ten thousand runs: the console asks for it every few seconds.
+"""The cost of one page of the list of runs, with ten thousand runs: the console requests it every few seconds.
 
     python -m benchmarks.run_list                  # ten thousand runs
     python -m benchmarks.run_list --runs 100000
 
-Processor time of this process and of Redis hardly depends on what else the machine does; the time passed does.
+Processor time of this process and of Redis hardly depends on other load; elapsed time does.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from umbel.orchestration.model.commands import RUN_STATUSES
 from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
-#: Of a hundred runs so many are of each status, in the order of RUN_STATUSES.
+#: How many of a hundred runs have each status, in the order of RUN_STATUSES.
 SHARES = (1, 80, 10, 5, 4)
 ROUNDS = 15
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser("python -m benchmarks.run_list", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, metavar="N", help="how many there are (default 10,000)")
     count = parser.parse_args().runs
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def keep(runtime: Runtime, count: int) -> str:
-    """Put runs into Redis as the scripts leave them; gives an id from their middle."""
+    """Put runs into Redis as the scripts leave them; returns an id from the middle."""
     ids = [new_id() for _ in range(count)]
     pipe = connect(runtime.settings.redis_url or "").pipeline(transaction=False)
     for number, run_id in enumerate(ids):
@@ -59,7 +59,7 @@ def keep(runtime: Runtime, count: int) -> str:
 
 
 def queries(some_id: str) -> Iterator[tuple[str, RunQuery]]:
-    """What a person may ask."""
+    """Typical queries."""
     yield "the first page", RunQuery()
     yield "the failed ones", RunQuery(statuses=("failed",))
     yield "one workflow", RunQuery(workflows=("shop.flows.Flow3",))
@@ -68,7 +68,7 @@ def queries(some_id: str) -> Iterator[tuple[str, RunQuery]]:
 
 
 def measured(runtime: Runtime, query: RunQuery) -> Iterator[tuple[float, float, float, int]]:
-    """Time passed, processor time here and in Redis (milliseconds), and runs on the page, again and again."""
+    """Elapsed time, processor time here and in Redis (milliseconds), and runs on the page, for each round."""
     client = connect(runtime.settings.redis_url or "")
     for _ in range(ROUNDS):
         redis, here, began = redis_seconds(client), time.process_time(), time.perf_counter()

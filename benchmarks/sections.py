@@ -1,4 +1,4 @@
-"""Who is measured with whom, in which shapes, and what umbel has to reach."""
+"""The groups of measurements: which contenders are compared, in which shapes, and umbel's targets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DRAMATIQ, TASKIQ, LLAMA_INDEX, DBOS = "dramatiq", "taskiq", "LlamaIndex", "DBOS"
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender to be: module and class, which are loaded when needed, as peers need not be installed."""
+    """A possible contender: module and class, loaded on demand, because peers need not be installed."""
 
     name: str
     place: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self) -> Contender | None:
-        """The contender; None when its package is not installed."""
+        """Create the contender; None if its package is not installed."""
         module, _, name = self.place.partition(":")
         try:
             kind = getattr(import_module(f"benchmarks.{module}"), name)
@@ -40,14 +40,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Section:
-    """Contenders that run side by side, the first of which is compared with the others."""
+    """Contenders that are measured side by side; the first one is compared with the others."""
 
     entries: Sequence[Entry]
     shapes: Sequence[Shape]
 
 
 def umbel(sizes: Sizes, *, name: str = UMBEL, **options: Any) -> Entry:
-    """umbel, by default as its users start it."""
+    """umbel, by default as users start it."""
     return Entry(name, "contend_umbel:Umbel", {"processes": sizes.processes, **options})
 
 
@@ -57,7 +57,7 @@ def by_hand(name: str = BY_HAND, **options: Any) -> Entry:
 
 
 def sections(sizes: Sizes) -> list[Section]:
-    """All, in the order of measuring."""
+    """All sections, in the order of measurement."""
     return [_peers(sizes), _task_events(sizes), _pools(sizes), _history(sizes), _fsync(sizes), _workers(sizes)]
 
 

@@ -1,11 +1,11 @@
-"""Very many sessions, whose runs many callers start at once: whether each answer belongs to its question.
+"""Very many sessions whose runs many callers start at once: does each answer belong to its question?
 
     python -m benchmarks.sessions                    # 1,000 sessions of 20 runs, 50 callers, 2 workers
-    python -m benchmarks.sessions --kill-seconds 10  # a worker is killed and replaced so often
+        python -m benchmarks.sessions --kill-seconds 10  # kills and replaces a worker every 10 seconds
     python -m benchmarks.sessions --quick
 
-All runs of all sessions are started in an order by chance; a run that finds another one of its session waits for its
-turn. Each caller waits for the answer before it starts its next run.
+All runs of all sessions are started in random order. A run that finds another one of its session waits for its turn.
+Each caller waits for the answer before it starts its next run.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from .waiting import PATIENCE_SECONDS, Fleet, connected, tell
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """The sizes of the measurement.
 
     Attributes:
-        sessions: How many.
-        runs: Of each session.
-        callers: How many start runs at the same time.
+        sessions: Number of sessions.
+        runs: Number of runs in each session.
+        callers: Number of callers that start runs at the same time.
     """
 
     sessions: int
@@ -44,21 +44,21 @@ class Sizes:
     callers: int
 
 
-#: Only shows that all of it works.
+#: Only shows that everything works.
 QUICK = Sizes(sessions=20, runs=5, callers=10)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured.
+    """The measured figures.
 
     Attributes:
-        runs: How many ended.
-        astray: Answers that belong to another question, and runs without one.
-        out_of_turn: Sessions whose runs have begun out of the order of their starts.
+        runs: Number of runs that ended.
+        astray: Answers that belong to another question, and runs without an answer.
+        out_of_turn: Sessions whose runs did not begin in the order of their starts.
         seconds: From the first start to the last end.
-        stored: Bytes in Redis per idle session, beside its runs.
-        kills: How many workers were killed.
+        stored: Bytes in Redis per idle session, without its runs.
+        kills: Number of workers that were killed.
     """
 
     runs: int
@@ -69,7 +69,7 @@ class Findings:
     kills: int
 
     def table(self) -> str:
-        """For a terminal."""
+        """The table for a terminal."""
         rows = [
             ("runs", f"{self.runs:,}"),
             ("runs per second", f"{self.runs / self.seconds:,.0f}"),
@@ -83,18 +83,18 @@ class Findings:
 
 
 class Callers:
-    """All who start runs, and what they have seen."""
+    """All callers that start runs, and their observations."""
 
     def __init__(self, runtime: Runtime, sizes: Sizes) -> None:
         self.astray = 0
         self._turn = Turn(timeout=None, runtime=runtime)
         self._sessions = [Session(f"session {number}", runtime) for number in range(sizes.sessions)]
         self._starting = [threading.Lock() for _ in self._sessions]
-        #: Of each session the ids of its runs in the order of their starts.
+        #: For each session the ids of its runs in the order of their starts.
         self.started: list[list[str]] = [[] for _ in self._sessions]
 
     def ask(self, question: tuple[int, int]) -> None:
-        """Ask in a session, and look at the answer."""
+        """Ask in a session and check the answer."""
         place, number = question
         handler = self._start(place, number)
         try:
@@ -112,13 +112,13 @@ class Callers:
         return handler
 
     def out_of_turn(self) -> int:
-        """How many sessions have not begun their runs in the order of their starts."""
+        """The number of sessions that did not begin their runs in the order of their starts."""
         pairs = zip(self._sessions, self.started, strict=True)
         return sum([run.run_id for run in session.runs(len(ids))] != ids[::-1] for session, ids in pairs)
 
 
 def stored_bytes(runtime: Runtime, client: Any, sessions: int) -> float:
-    """What Redis needs for the keys of a session, and for its share of the lists of them."""
+    """Redis memory for the keys of a session, and for its share of the lists of sessions."""
     kinds = ("handler", "line", "session", "session_runs", "state")
     patterns = [*(f"umbel:*:{kind}:*" for kind in kinds), "umbel:*:sessions", "umbel:*:lines"]
     keys = [key for pattern in patterns for key in client.scan_iter(pattern, count=1000) if b":lock" not in key]
@@ -126,7 +126,7 @@ def stored_bytes(runtime: Runtime, client: Any, sessions: int) -> float:
 
 
 def measured(sizes: Sizes, workers: int, kill_seconds: float | None, seed: int) -> Findings:
-    """Start all runs of all sessions, and look at every answer."""
+    """Start all runs of all sessions and check every answer."""
     questions = [(place, number) for place in range(sizes.sessions) for number in range(sizes.runs)]
     random.Random(seed).shuffle(questions)
     kills = 0
@@ -153,7 +153,7 @@ def measured(sizes: Sizes, workers: int, kill_seconds: float | None, seed: int) 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks.sessions", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""A row of the table: what is measured, how much of it, and what umbel has to reach."""
+"""A row of the table: what is measured, how much of it, and umbel's targets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything; `QUICK` only shows that all of it works.
+    """The sizes of all measurements; `QUICK` only shows that everything works.
 
     Attributes:
-        processes: umbel's workers, where nothing else is said.
+        processes: Number of umbel's workers, unless specified otherwise.
     """
 
     processes: int = 2
@@ -45,7 +45,7 @@ QUICK = Sizes(
     computed_seconds=0.001, idle_seconds=0.1, run_sizes=(10, 20), live_runs=(1, 2), worker_processes=(1,),
 )  # fmt: skip
 
-#: Takes a contender. Gives None where that has no such thing.
+#: Measures a contender. Returns None if the contender has no such feature.
 Measure = Callable[[Any, Sizes], float | None]
 
 
@@ -54,15 +54,15 @@ class Shape:
     """One row.
 
     Attributes:
-        group: By which it is chosen on the command line.
-        title: What it is, with the sizes filled in.
-        unit: Of the number.
-        better: Which numbers are good.
-        measure: Gives the number.
+        group: The group by which it is chosen on the command line.
+        title: The name of the row, with the sizes filled in.
+        unit: The unit of the number.
+        better: Whether lower or higher numbers are better.
+        measure: Returns the number.
         targets: By contender, umbel's number divided by that contender's: at most this if lower is better, else at
             least.
         limits: By contender, the same for its own number.
-        is_exact: Measured once: it does not depend on time.
+        is_exact: Whether it does not depend on time; then it is measured once.
     """
 
     group: str
@@ -75,5 +75,5 @@ class Shape:
     is_exact: bool = False
 
     def reaches(self, number: float, target: float) -> bool:
-        """Whether that is good enough."""
+        """Whether a number reaches a target."""
         return number <= target if self.better == "lower" else number >= target

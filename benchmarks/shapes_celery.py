@@ -2,8 +2,8 @@
 # mypy: disable-error-code=untyped-decorator
 """The same shapes in plain Celery: chained by hand, and as canvas.
 
-By hand is a floor, not a product: a task sends the next one, a counter in Redis joins, and nothing is kept, retried
-or recovered. Canvas needs a result backend and keeps results.
+The version by hand is a lower bound, not a product: a task sends the next one, a counter in Redis joins, and nothing is
+kept, retried or recovered. Canvas needs a result backend and keeps results.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from celery import Celery
 
 from .shapes_umbel import CHAIN_STEPS, GATED_STEP, pass_gate
 
-#: A worker's Redis.
+#: The Redis of a worker.
 URL = os.environ.get("BENCHMARK_REDIS", "redis://localhost:6379/0")
 client = redis.Redis.from_url(URL)
 
@@ -80,7 +80,7 @@ def tick(run: str, count: int, pause_seconds: float, data: str) -> None:
 
 @canvas.task
 def canvas_hop(data: str, number: int, gate: str | None) -> str:
-    """A link: what it returns, the next one takes."""
+    """A link, which passes its result to the next one."""
     if number == GATED_STEP:
         pass_gate(gate)
     return data

@@ -1,4 +1,4 @@
-"""What the server of `benchmarks.http_streams` serves: runs that publish at a pace, with the time of each event."""
+"""The workflow that the server of `benchmarks.http_streams` serves: it publishes timestamped events at a given rate."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from umbel.server import WorkflowServer
 
 
 class Tick(Event):
-    """One published event, and when it was published by the machine's clock."""
+    """One published event, with the time of publishing by the machine's clock."""
 
     at: float
     filling: str = ""
 
 
 class Go(HumanResponseEvent):
-    """Everybody is there."""
+    """The signal that all readers are connected."""
 
 
 class Ticking(Workflow):
-    """Publishes `many` events, `pause` seconds apart; with `waits` after a signal."""
+    """Publishes `many` events, `pause` seconds apart; with `waits`, after a signal."""
 
     @step
     async def tick(self, ctx: Context, ev: StartEvent) -> StopEvent:
-        """All of them in one step, which is at work all the time."""
+        """Publish all events in one step, which runs all the time."""
         if ev.get("waits"):
             await ctx.wait_for_event(Go, timeout=None)
         for _ in range(ev.many):

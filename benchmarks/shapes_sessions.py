@@ -1,4 +1,4 @@
-"""The workflow of `sessions.py`: a question in a session, and its answer from the session's state."""
+"""The workflow of `sessions.py`: a question in a session, and an answer from the session's state."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 
 
 class Question(StartEvent):
-    """Asked in a session."""
+    """A question in a session."""
 
     number: int
 
 
 class Noted(Event):
-    """Between two steps, which other workers may execute."""
+    """Passes from the first step to the second, which another worker may execute."""
 
 
 class Turn(Workflow):
-    """Notes the question in the state, and answers what is noted there."""
+    """Stores the question in the state, and answers with what is stored there."""
 
     @step
     async def note(self, ctx: Context, question: Question) -> Noted:
-        """Write."""
+        """Write the state."""
         await ctx.store.set("asked", question.number)
         return Noted()
 
     @step
     async def answer(self, ctx: Context, noted: Noted) -> StopEvent:
-        """Read."""
+        """Read the state."""
         return StopEvent(result=await ctx.store.get("asked"))

@@ -1,6 +1,6 @@
 # taskiq is an optional peer.
 # mypy: disable-error-code="import-not-found,untyped-decorator"
-"""The shapes in taskiq, chained by hand. Of its Redis brokers the one on a stream is the quickest."""
+"""The shapes in taskiq, chained by hand. Its fastest Redis broker is the one that uses a stream."""
 
 from __future__ import annotations
 

@@ -10,22 +10,22 @@ import redis
 
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 
-#: What every event and every task argument carries along.
+#: Carried by every event and in every task argument.
 PAYLOAD = "x" * 200
 CHAIN_STEPS = 10
-#: The step of a chain that waits at the gate, when there is one.
+#: The step of a chain that waits at the gate, if there is one.
 GATED_STEP = 5
 
 
 def pass_gate(gate: str | None) -> None:
-    """Wait until somebody pushes a token onto the list `gate`; None is no gate."""
+    """Wait until a token is pushed onto the list `gate`; None is no gate."""
     if gate is not None:
         with redis.Redis.from_url(os.environ["BENCHMARK_REDIS"], socket_timeout=None) as client:
             client.blpop([gate], timeout=60)
 
 
 class ChainStart(StartEvent):
-    """Begins a chain, which half-way waits at `gate`."""
+    """Begins a chain, which waits at `gate` half-way."""
 
     gate: str | None = None
     data: str = PAYLOAD
@@ -61,14 +61,14 @@ class LoopStart(StartEvent):
 
 
 class Again(Event):
-    """Once more, `left` times."""
+    """Repeat `left` more times."""
 
     left: int
     data: str
 
 
 class Loop(Workflow):
-    """One step that repeats a given number of times."""
+    """One step that repeats `length` times."""
 
     @step
     async def turn(self, ev: LoopStart | Again) -> Again | StopEvent:
@@ -82,7 +82,7 @@ class Single(Workflow):
 
     @step
     async def only(self, ev: ChainStart) -> StopEvent:
-        """Give back what came."""
+        """Return the input."""
         return StopEvent(result=ev.data)
 
 
@@ -110,7 +110,7 @@ class FanStart(StartEvent):
 class Fan(Workflow):
     """One step, `width` steps, one step with all their events.
 
-    As the parts take no time, eight of them at once keep two workers busy; more would only queue elsewhere.
+    Since the parts take no time, eight of them at once keep two workers busy; more would only queue elsewhere.
     """
 
     @step
@@ -125,18 +125,18 @@ class Fan(Workflow):
 
     @step
     async def join(self, parts: list[PartDone]) -> StopEvent:
-        """Count what came."""
+        """Count the events."""
         return StopEvent(result=len(parts))
 
 
 class Stint(Event):
-    """One of many that take a while."""
+    """One of many parts that take a while."""
 
     seconds: float
 
 
 class Await(Workflow):
-    """A fan-out whose steps wait, all at once."""
+    """A fan-out whose steps all wait at once."""
 
     @step
     async def split(self, ev: FanStart) -> list[Stint]:
@@ -145,13 +145,13 @@ class Await(Workflow):
 
     @step(num_workers=1000)
     async def work(self, ev: Stint) -> PartDone:
-        """Wait, as for an answer from elsewhere."""
+        """Wait, as for an external reply."""
         await asyncio.sleep(ev.seconds)
         return PartDone(number=0)
 
     @step
     async def join(self, parts: list[PartDone]) -> StopEvent:
-        """Count what came."""
+        """Count the events."""
         return StopEvent(result=len(parts))
 
 
@@ -165,7 +165,7 @@ class Compute(Workflow):
 
     @step(num_workers=16)
     def work(self, ev: Stint) -> PartDone:
-        """Use so much processor time."""
+        """Use this much processor time."""
         enough = time.thread_time() + ev.seconds
         while time.thread_time() < enough:
             pass
@@ -173,19 +173,19 @@ class Compute(Workflow):
 
     @step
     async def join(self, parts: list[PartDone]) -> StopEvent:
-        """Count what came."""
+        """Count the events."""
         return StopEvent(result=len(parts))
 
 
 class TickerStart(StartEvent):
-    """Begins a run that publishes `count` events, one each `pause_seconds`."""
+    """Begins a run that publishes `count` events at intervals of `pause_seconds`."""
 
     count: int
     pause_seconds: float
 
 
 class Tick(Event):
-    """When it was written, by the machine's clock in nanoseconds."""
+    """A progress event with the time of writing, by the machine's clock in nanoseconds."""
 
     number: int
     written_at_ns: int
@@ -193,7 +193,7 @@ class Tick(Event):
 
 
 class Ticker(Workflow):
-    """One step that reports while it works."""
+    """One step that reports progress."""
 
     @step
     async def tick(self, ctx: Context, ev: TickerStart) -> StopEvent:

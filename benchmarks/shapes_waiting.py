@@ -1,4 +1,4 @@
-"""Workflows that wait: of `waiting.py`, one step that asks a human; of `measure_waits.py`, a fan-out of them."""
+"""Workflows that wait: one step that asks a human, for `waiting.py`; a fan-out of waits, for `measure_waits.py`."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ from umbel import Context, Event, HumanResponseEvent, InputRequiredEvent, StartE
 
 
 class Case(StartEvent):
-    """What has to be decided."""
+    """A case to decide."""
 
     number: int
 
 
 class Question(InputRequiredEvent):
-    """Put to a human."""
+    """A question to a human."""
 
     text: str
 
 
 class Verdict(HumanResponseEvent):
-    """What the human says."""
+    """The human's answer."""
 
     points: int
 
 
 class Ask(Workflow):
-    """Waits for as long as it takes."""
+    """Waits without a timeout."""
 
     @step
     async def ask(self, ctx: Context, case: Case) -> StopEvent:
-        """Ask, wait, say both numbers."""
+        """Ask, wait, return both numbers."""
         question = Question(text=f"How many points for case {case.number}?")
         verdict = await ctx.wait_for_event(Verdict, waiter_event=question, timeout=None)
         return StopEvent(result=[case.number, verdict.points])
 
 
 class Spread(StartEvent):
-    """How many steps wait at once."""
+    """The number of steps that wait at once."""
 
     width: int
 
 
 class Numbered(Event):
-    """To one of them."""
+    """The input of one of these steps."""
 
     number: int
 
 
 class Reply(HumanResponseEvent):
-    """To one of them, from outside."""
+    """The answer to one of them, from outside."""
 
     number: int
 
 
 class Answered(Event):
-    """From one of them."""
+    """The result of one of them."""
 
     number: int
 
@@ -75,5 +75,5 @@ class AskMany(Workflow):
 
     @step
     async def join(self, answered: list[Answered]) -> StopEvent:
-        """Count."""
+        """Count the answers."""
         return StopEvent(result=len({each.number for each in answered}))

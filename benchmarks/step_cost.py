@@ -1,9 +1,9 @@
-"""Where a step's time goes: processor time of worker and Redis per step, and a profile of a solo worker.
+"""Where the time of a step goes: processor time of worker and Redis per step, and a profile of a solo worker.
 
     python -m benchmarks.step_cost                # chains of ten
     python -m benchmarks.step_cost --shape fan    # fan-outs
 
-Processor time hardly depends on what else the machine does; the profile slows everything down, so look at shares.
+Processor time hardly depends on other load. The profiler slows everything down, so look at the shares only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PHASES = [
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser("python -m benchmarks.step_cost", description=__doc__)
     parser.add_argument("--shape", choices=["chain", "fan"], default="chain")
     parser.add_argument(
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def serve(profile: Path) -> None:
-    """Be a solo worker until SIGTERM, whose attempts run under the profiler."""
+    """Run a solo worker until SIGTERM; its attempts run under the profiler."""
     app = create_app(Settings.from_environment(), *load_target(SHAPES_UMBEL))
     controller = app.Worker(
         pool_cls="solo",
@@ -95,7 +95,7 @@ def serve(profile: Path) -> None:
 
 
 def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, float, float, float]:
-    """Steps, seconds, and microseconds of processor time per step of worker and Redis."""
+    """Number of steps, seconds, and microseconds of processor time per step of worker and of Redis."""
     with Supervisor() as supervisor, EmbeddedRedis.temporary(supervisor=supervisor) as server:
         environment = process_environment(Settings.from_environment(redis_url=server.url))
         command = [sys.executable, "-m", "umbel.workers.cli", "worker", SHAPES_UMBEL, "--pool", options.pool]
@@ -125,14 +125,14 @@ def measured(options: argparse.Namespace, profile: Path | None) -> tuple[int, fl
         if profile is None:
             print(f"Redis commands: {_commands(umbel, steps)}")
         umbel.close()
-        process.terminate()  # only a worker that ends by itself leaves its profile
+        process.terminate()  # only a worker that shuts down cleanly saves its profile
         process.wait()
         worker, redis_server = ((late - early) / steps * 1e6 for early, late in zip(before, after, strict=True))
         return steps, seconds, worker, redis_server
 
 
 def report(stats: pstats.Stats, steps: int, order: str, lines: int) -> None:
-    """Print shares of the phases, then the profile."""
+    """Print the shares of the phases, then the profile."""
     table = stats.stats  # type: ignore[attr-defined]  # not in the stubs
     whole = next((row[3] for place, row in table.items() if _is(place, "tasks/attempt/executor.py", "deliver")), 0.0)
     print(f"\nUnder the profiler, {whole / steps * 1e6:,.0f} us per step in deliver():")
@@ -144,7 +144,7 @@ def report(stats: pstats.Stats, steps: int, order: str, lines: int) -> None:
 
 
 def _commands(umbel: Umbel, steps: int) -> str:
-    """The dearest commands: microseconds per step, and calls."""
+    """The most expensive commands: microseconds per step, and calls."""
     rows = [(row["usec"] / steps, row["calls"] / steps, name) for name, row in umbel.redis.info("commandstats").items()]
     lines = (
         f"{name.removeprefix('cmdstat_')} {usec:.0f} us ({calls:.2f} x)" for usec, calls, name in sorted(rows)[:-9:-1]

@@ -1,4 +1,4 @@
-"""From measured numbers to tables: medians, spread, and ratios of numbers measured right after each other."""
+"""Turns measured numbers into tables: medians, spread, and ratios of numbers measured right after each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEADS = ("shape", "unit", "who", "median [spread]", "umbel / other", "target", "
 
 @dataclass
 class Row:
-    """All numbers of one shape: per contender one for each repetition. The first contender is umbel."""
+    """All numbers of one shape: for each contender, one per repetition. The first contender is umbel."""
 
     shape: Shape
     numbers: dict[str, list[float | None]]
@@ -33,7 +33,7 @@ class Row:
         return statistics.median(ratios) if ratios else None
 
     def lines(self) -> list[tuple[str, ...]]:
-        """A line for each contender that has a number, under `HEADS`."""
+        """One line for each contender that has a number, under `HEADS`."""
         lines: list[tuple[str, ...]] = []
         for name in self.numbers:
             if not self._found(name):
@@ -69,7 +69,7 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def plain(lines: Sequence[Sequence[str]]) -> str:
-    """The same for a terminal."""
+    """The same table for a terminal."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -77,7 +77,7 @@ def plain(lines: Sequence[Sequence[str]]) -> str:
 
 
 def short(number: float) -> str:
-    """As many digits as mean something."""
+    """The number with its significant digits only."""
     if abs(number) >= 100:
         return f"{number:,.0f}"
     return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}"

@@ -1,10 +1,10 @@
-"""What it costs that very many runs wait for a human, and whether each of them survives the death of everything.
+"""The cost of very many runs that wait for a human, and whether each of them survives when everything is killed.
 
     python -m benchmarks.waiting                     # 10,000 runs, a few minutes
     python -m benchmarks.waiting --runs 1000
 
-Starts runs whose only step asks and waits; kills the workers and Redis with SIGKILL, starts new ones on the
-append-only file, answers every run, and looks at every result.
+Starts runs whose only step asks and waits. Kills the workers and Redis with SIGKILL, starts new ones on the append-only
+file, answers every run, and checks every result.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """The sizes of the measurement.
 
     Attributes:
-        runs: How many wait.
-        warm_up_runs: Asked and answered before anything is measured: they fill caches and pools.
-        settle_seconds: From the last run's waiting to the look at memory.
+        runs: Number of runs that wait.
+        warm_up_runs: Runs asked and answered before the measurement: they fill caches and pools.
+        settle_seconds: From the moment the last run waits until memory is measured.
     """
 
     runs: int
@@ -51,21 +51,21 @@ class Sizes:
     settle_seconds: float = 3.0
 
 
-#: Only shows that all of it works.
+#: Only shows that everything works.
 QUICK = Sizes(runs=20, warm_up_runs=10, settle_seconds=0.2)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured.
+    """The measured figures.
 
     Attributes:
-        runs: How many waited.
-        before: Bytes of all worker processes before them.
+        runs: Number of runs that waited.
+        before: Memory of all worker processes before the runs, in bytes.
         waiting: The same while all of them waited.
         stored: Bytes of all keys in Redis per waiting run.
-        starts: Runs started per second, until the last was waiting.
-        answers: Runs answered per second, until the last had ended.
+        starts: Runs started per second, until the last one waited.
+        answers: Runs answered per second, until the last one had ended.
         lost: Runs without the right result.
     """
 
@@ -78,7 +78,7 @@ class Findings:
     lost: int
 
     def table(self) -> str:
-        """For a terminal."""
+        """The table for a terminal."""
         grown = self.waiting - self.before
         rows = [
             ("runs that waited", f"{self.runs:,}"),
@@ -95,7 +95,7 @@ class Findings:
 
 
 class Fleet:
-    """The workers, which are killed and replaced."""
+    """The workers, which can be killed and replaced."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Fleet:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, runtime: Runtime) -> None:
-        """Start them all and wait until they serve."""
+        """Start all workers and wait until they serve."""
         self._processes = [self._spawned() for _ in range(self._count)]
         pids = {process.pid for process in self._processes}
 
@@ -129,12 +129,12 @@ class Fleet:
             return self._supervisor.spawn(command, env=process_environment(self._settings), output=silence.fileno())
 
     def kill(self) -> None:
-        """SIGKILL to every process of every worker."""
+        """Send SIGKILL to every process of every worker."""
         while self._processes:
             self._kill(self._processes.pop())
 
     def replace_one(self) -> None:
-        """SIGKILL to every process of one worker; another one starts."""
+        """Send SIGKILL to every process of one worker and start another one."""
         self._kill(self._processes.pop(0))
         self._processes.append(self._spawned())
 
@@ -145,12 +145,12 @@ class Fleet:
         self._supervisor.forget(process.pid)
 
     def resident(self) -> int:
-        """Bytes of all their processes."""
+        """Resident memory of all worker processes, in bytes."""
         return resident_bytes(process.pid for process in self._processes)
 
 
 def wait_until(condition: Callable[[], bool], what: str, pause_seconds: float = 0.1) -> None:
-    """Look until it is so.
+    """Poll until the condition holds.
 
     Raises:
         TimeoutError: It took too long.
@@ -164,7 +164,7 @@ def wait_until(condition: Callable[[], bool], what: str, pause_seconds: float = 
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[Runtime]:
-    """A client of its own for each part: nothing is known from before but the runs' ids."""
+    """A new client for each part: it knows nothing but the runs' ids."""
     runtime = Runtime(settings)
     try:
         yield runtime
@@ -179,7 +179,7 @@ def pages(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def waiting(runtime: Runtime, run_ids: Sequence[str]) -> int:
-    """How many of these runs wait for an event."""
+    """The number of these runs that wait for an event."""
     found = 0
     for page in pages(run_ids):
         asked = (("HLEN", runtime.store.locate(run_id)["waiters"]) for run_id in page)
@@ -188,7 +188,7 @@ def waiting(runtime: Runtime, run_ids: Sequence[str]) -> int:
 
 
 def ask(runtime: Runtime, runs: int) -> list[str]:
-    """Start runs, and give their ids once all of them wait."""
+    """Start runs, and return their ids once all of them wait."""
     workflow = Ask(timeout=None, runtime=runtime)
     run_ids = [workflow.start(number=number).run_id for number in range(runs)]
     wait_until(lambda: waiting(runtime, run_ids) == runs, "all runs to wait")
@@ -196,7 +196,7 @@ def ask(runtime: Runtime, runs: int) -> list[str]:
 
 
 def answer(runtime: Runtime, run_ids: Sequence[str]) -> int:
-    """Answer every run, and tell how many have not given the right result."""
+    """Answer every run; returns how many did not end with the right result."""
     for number, run_id in enumerate(run_ids):
         runtime.attach(run_id).send_event(Verdict(points=number * 2))
     wrong = 0
@@ -210,7 +210,7 @@ def answer(runtime: Runtime, run_ids: Sequence[str]) -> int:
 
 
 def stored_bytes(client: Any) -> int:
-    """What Redis needs for all keys, as MEMORY USAGE tells."""
+    """Memory that Redis needs for all keys, according to MEMORY USAGE."""
     keys = list(client.scan_iter(count=PAGE))
     used = 0
     for page in pages(keys):
@@ -256,12 +256,12 @@ def measured(sizes: Sizes, workers: int, pool: str, concurrency: int | None, fol
 
 
 def tell(text: str) -> None:
-    """What is going on."""
+    """Print progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks.waiting", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""Stop and ask a human. Until the answer arrives no process holds the run; it can wait for weeks and survives restarts.
+"""Stop and ask a human. Until the answer arrives no process holds the run: it can wait for weeks and survives restarts.
 
 $ umbel dev examples/approval.py                                # serves in this terminal, on an embedded Redis
 $ umbel start examples/approval.py amount=1200 --run-id trip    # in another one
 $ umbel events trip                                             # the question
 
-Now end `umbel dev`, kill whatever is left, switch the machine off and on. Then, in any order:
+Now stop `umbel dev`, kill any process that is left, restart the machine. Then, in any order:
 
 $ umbel send trip Decision approved=true by=Ada                 # also works while no process is running
 $ umbel dev examples/approval.py

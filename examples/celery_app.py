@@ -1,4 +1,4 @@
-"""umbel in an existing Celery app: with one more line, workflows run beside its tasks.
+"""umbel in an existing Celery app: with one more line, it runs workflows in addition to its tasks.
 
 $ export REDIS_URL=redis://localhost:6379/0
 $ cd examples && celery -A celery_app worker            # the usual worker

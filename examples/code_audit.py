@@ -106,7 +106,7 @@ class CodeAudit(Workflow):
             lines=len(source.splitlines()),
             functions=len(functions),
             undocumented=sum(ast.get_docstring(node, clean=False) is None for node in functions),
-            # The top of each file suffices to find the top of all files.
+            # The top entries of each file suffice to find the top entries of all files.
             most_complex=nlargest(file.top, zip(map(complexity, functions), where, strict=True)),
             longest=nlargest(file.top, zip(lengths, where, strict=True)),
         )

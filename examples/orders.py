@@ -1,8 +1,8 @@
-"""An order pipeline made of workflows: each order is a child run, and so are payment and delivery of each order.
+"""An order pipeline made of workflows: each order is a child run, and so are its payment and its delivery.
 
     umbel exec examples/orders.py
 
-The pipeline holds no worker while its orders are on their way. Kill workers meanwhile (`umbel worker`, in several
+The pipeline occupies no worker while its orders are in progress. Kill workers meanwhile (`umbel worker`, in several
 terminals): every order is paid once and delivered once.
 """
 
@@ -15,14 +15,14 @@ from umbel.errors import ChildFailed
 
 
 class Booked(Event):
-    """For those who read along."""
+    """Published for readers of the stream."""
 
     order: str
     what: str
 
 
 class Payment(Workflow):
-    """Charges a card. The idempotency key is equal in all attempts: a real provider would charge once."""
+    """Charges a card. The idempotency key is the same in all attempts: a real provider would charge once."""
 
     @step
     async def charge(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -33,7 +33,7 @@ class Payment(Workflow):
 
 
 class Delivery(Workflow):
-    """Packs and sends."""
+    """Packs and ships a parcel."""
 
     @step
     async def send(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -42,7 +42,7 @@ class Delivery(Workflow):
 
 
 class Order(Workflow):
-    """One order: pay, then deliver."""
+    """One order: pays, then delivers."""
 
     @step
     async def handle(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -62,7 +62,7 @@ class Pipeline(Workflow):
 
 
 async def main() -> None:
-    """Handle some orders and read along."""
+    """Handle some orders and print their events."""
     orders = {f"order {number}": 100 * number for number in range(1, 13)}
     handler = Pipeline(timeout=None).run(orders=orders)
     async for event in handler.stream_events(include_children=True, types=[Booked]):

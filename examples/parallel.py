@@ -3,7 +3,7 @@
 $ umbel run examples/parallel.py product=umbrella
 $ python examples/parallel.py
 
-`code_audit.py` shows the shorter way for any number of equal branches: return a list, take a list.
+`code_audit.py` shows the shorter way for any number of identical branches: return a list, take a list.
 """
 
 import random
@@ -55,7 +55,7 @@ class BestOffer(Workflow):
     def choose(self, ctx: Context, ev: Price | Stock) -> StopEvent | None:
         answers = ctx.collect_events(ev, [Stock, *[Price] * len(SHOPS)])
         if answers is None:
-            return None  # not complete yet; the call that completes the set continues
+            return None  # the set is incomplete; the call that completes it continues
         stock, *prices = answers
         best = min(prices, key=lambda price: price.euros)
         return StopEvent(result=f"{best.shop} at {best.euros:.2f} euros, we have {stock.pieces} of our own")

@@ -1,4 +1,4 @@
-"""Three steps that report while they work; the reader sees every event as it is written, not at the end.
+"""Three steps that report progress; the reader sees every event as it is written, not at the end.
 
 $ umbel run examples/streaming.py topic=rain
 $ python examples/streaming.py
@@ -39,7 +39,7 @@ class Poet(Workflow):
         ctx.write_event_to_stream(Progress(msg=f"writing {len(ev.lines)} lines"))
         for line in ev.lines:
             for word in line.split():
-                await asyncio.sleep(random.uniform(0.02, 0.1))  # in place of a language model's latency
+                await asyncio.sleep(random.uniform(0.02, 0.1))  # stands for the latency of a language model
                 ctx.write_event_to_stream(Word(word=word))
         return Draft(text="\n".join(ev.lines))
 

@@ -1,10 +1,10 @@
-"""Take the console's pictures for README and guide from the real page: a fan-out as a GIF, and stills.
+"""Take the console pictures for README and guide from the real page: a fan-out as a GIF, and stills.
 
     python scripts/console_pictures.py            # all, into docs/pictures
     python scripts/console_pictures.py fan-out    # only the GIF
-    python scripts/console_pictures.py stills     # only the others; or the names of some: console-fork
+        python scripts/console_pictures.py stills     # only the stills; or the names of some: console-fork
 
-Needs Chromium. An embedded Redis, a worker and a server are started for it, and runs of the workflows below.
+Needs Chromium. Starts an embedded Redis, a worker and a server, and runs the workflows below.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from umbel.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from umbel.server import WorkflowServer
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
-#: Frames of the GIF, and the pause after each while the run goes on.
+#: Maximum number of frames of the GIF, pause after each while the run is in progress, and after the last one.
 MOST_FRAMES, FRAME_MS, LAST_MS = 60, 220, 2_500
-#: Size of the window for the GIF, and the width it is scaled to.
+#: Size of the window for the GIF, the width it is scaled to, and the size of its palette.
 WINDOW, GIF_WIDTH, COLOURS = (1200, 940), 960, 255
 
 
@@ -57,13 +57,13 @@ class Audit(Workflow):
 
     @step
     async def find(self, ctx: Context, ev: Folder) -> list[File]:
-        """One event for each file."""
+        """Emits one event for each file."""
         await ctx.store.set("folder", ev.folder)
         return [File(path=f"{ev.folder}/module_{n:02}.py") for n in range(ev.files)]
 
     @step(num_workers=8, retry_policy=retry_policy(wait=wait_fixed(0.4), stop=stop_after_attempt(5)))
     async def read(self, ctx: Context, ev: File) -> Findings:
-        """Some files are read at the second try."""
+        """Some files are read at the second attempt."""
         rng = random.Random(ev.path)
         await asyncio.sleep(rng.uniform(0.5, 1.6))
         if ev.path.endswith(("07.py", "21.py")) and ctx.attempt == 1:
@@ -73,7 +73,7 @@ class Audit(Workflow):
 
     @step
     async def report(self, evs: list[Findings]) -> StopEvent:
-        """The sum."""
+        """Sums up the lines."""
         await asyncio.sleep(0.8)
         return StopEvent(result={"files": len(evs), "lines": sum(ev.lines for ev in evs)})
 
@@ -111,14 +111,14 @@ class Shop(Workflow):
 
     @step
     async def reserve(self, ctx: Context, ev: Order) -> Reserved:
-        """Keeps the item."""
+        """Reserves the item."""
         await asyncio.sleep(0.2)
         await ctx.store.set("reserved", {"item": ev.item, "for": ev.customer})
         return Reserved(item=ev.item, euros=ev.euros)
 
     @step(retry_policy=retry_policy(wait=wait_fixed(0.3), stop=stop_after_attempt(3)))
     async def charge(self, ctx: Context, ev: Reserved) -> Charged:
-        """Somebody has to agree to large sums."""
+        """Asks for approval of large sums, then charges."""
         await asyncio.sleep(0.2)
         bank.info("asking for %.2f euros", ev.euros)
         if ev.item == "anvil":
@@ -131,14 +131,14 @@ class Shop(Workflow):
 
     @step
     async def ship(self, ev: Charged) -> StopEvent:
-        """The end."""
+        """Ships the order."""
         await asyncio.sleep(0.2)
         return StopEvent(result={"charged": ev.euros})
 
 
 @contextmanager
 def served() -> Iterator[str]:
-    """A Redis, a worker and a server; gives the server's address."""
+    """Run a Redis, a worker and a server; yields the server's address."""
     with umbel.local(in_process=True) as runtime, runtime.registering():
         server = WorkflowServer(runtime=runtime)
         server.add_workflow("audit", Audit(timeout=None))
@@ -153,20 +153,20 @@ def served() -> Iterator[str]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for it."""
+    """Wait until the condition holds."""
     while not condition():
         time.sleep(0.05)
 
 
 def start(url: str, workflow: str, **fields: object) -> str:
-    """Start a run and give its id."""
+    """Start a run and return its id."""
     answer = httpx.post(f"{url}workflows/{workflow}/run-nowait", json={"start_event": fields}, timeout=20)
     answer.raise_for_status()
     return str(answer.json()["run_id"])
 
 
 def status(url: str, run_id: str) -> dict[str, object]:
-    """A run as the page reads it."""
+    """The run as the page reads it."""
     found: dict[str, object] = httpx.get(f"{url}console/runs/{run_id}", timeout=20).json()
     return found
 
@@ -188,7 +188,7 @@ def fan_out(browser: Browser, url: str) -> None:
     page.close()
     height = round(WINDOW[1] * GIF_WIDTH / WINDOW[0])
     small = [each.convert("RGB").resize((GIF_WIDTH, height), Image.Resampling.LANCZOS) for each in frames]
-    # One palette for all frames, so that what stays the same is not stored again.
+    # One palette for all frames, so that unchanged parts are not stored again.
     sample = Image.new("RGB", (GIF_WIDTH, 3 * height))
     for at, each in enumerate((small[1], small[len(small) // 2], small[-1])):
         sample.paste(each, (0, at * height))
@@ -248,7 +248,7 @@ def stills(browser: Browser, url: str) -> None:
 
 
 def main() -> None:
-    """Take them."""
+    """Take the pictures."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with served() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

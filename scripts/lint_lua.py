@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LUA = ROOT / "orchestration" / "store" / "lua"
 LINE_LENGTH = 120
 
-# What a Redis script finds: Lua 5.1 without what Redis takes away, and the libraries Redis adds.
+# The globals of a Redis script: those of Lua 5.1 without the ones Redis removes, and the libraries Redis adds.
 # fmt: off
 GLOBALS = frozenset({
     "ARGV", "KEYS", "assert", "bit", "cjson", "cmsgpack", "coroutine", "error", "getmetatable", "ipairs",
@@ -70,11 +70,11 @@ class Resolver:
             if name.id in scope and name.id != "_":
                 self.findings.append((self.line, f"local '{name.id}' is declared twice in one block"))
             scope[name.id] = Local(name.id, self.line)
-            if not name.id.startswith("_"):  # named so because it is not read
+            if not name.id.startswith("_"):  # the underscore marks it as not read
                 self.locals.append(scope[name.id])
 
     def find(self, name: str) -> Local | None:
-        """The local of that name that is visible here."""
+        """The local of that name that is visible at this point."""
         return next((scope[name] for scope in reversed(self.scopes) if name in scope), None)
 
     def block(self, nodes: Iterable[object], names: Iterable[astnodes.Node] = ()) -> None:
@@ -140,7 +140,7 @@ class Resolver:
                 self.visit([value for name, value in vars(node).items() if name[0] != "_" and name != "comments"])
 
     def assign(self, target: object) -> None:
-        """Visit what is assigned to. Redis refuses new globals when the line runs; here they are found before."""
+        """Visit the target of an assignment. Redis refuses new globals when the line runs; this finds them earlier."""
         if not isinstance(target, astnodes.Name):
             self.visit(target)
         elif self.find(target.id) is None:
@@ -159,7 +159,7 @@ def resolve(text: str) -> Resolver:
 
 
 def _origins(text: str) -> list[tuple[str, int] | None]:
-    """For each line of the composed library, the file and line it came from; None for what the loader adds."""
+    """For each line of the composed library, its file and line; None for lines that the loader adds."""
     origins: list[tuple[str, int] | None] = [None] * (text.count("\n") + 1)
     for path in LUA.rglob("*.lua"):
         lines = path.read_text().rstrip("\n").split("\n")
@@ -173,7 +173,7 @@ def _origins(text: str) -> list[tuple[str, int] | None]:
 
 
 def _lint_names() -> Iterator[Finding]:
-    text = scripts.code(str.rstrip)  # with comments, so that lines are those of the files
+    text = scripts.code(str.rstrip)  # with comments, so that line numbers match the files
     try:
         resolver = resolve(text)
     except ast.SyntaxException as error:
@@ -199,7 +199,7 @@ def _lint_lines() -> Iterator[Finding]:
 
 
 def main() -> int:
-    """Print what was found; 1 if anything was."""
+    """Print the findings; returns 1 if there are any."""
     findings = sorted({*_lint_names(), *_lint_lines()})
     for finding in findings:
         print(f"{finding.path}:{finding.line}: {finding.text}")

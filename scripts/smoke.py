@@ -1,7 +1,7 @@
 """Install umbel on every other supported Python of this machine, run the demo on a small tree, and a few tests.
 
-The whole suite runs on one Python; this finds what differs between them: syntax, typing, dependencies without a wheel,
-the embedded server. Some 25 seconds per Python; as many at once as there are processors.
+The whole suite runs on one Python; this finds differences between versions: syntax, typing, dependencies without a
+wheel, the embedded server. Takes some 25 seconds per Python; one Python per processor is tested in parallel.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = (3, 14)
 PACKAGES = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
-#: Events, runs from start to end, and the pool, which depends most on Celery's and Python's insides.
+#: Events, runs from start to end, and the pool, which depends most on internals of Celery and Python.
 TESTS = ("tests/events/test_events.py", "tests/running/test_running.py", "tests/pool/test_pool.py")
 _NAME = re.compile(r"python3\.(\d+)")
-#: A caller's make would pass its own variables on.
+#: Without settings of umbel and without the variables of a calling make.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "UMBEL_"))}
 
 
@@ -40,18 +40,18 @@ def pythons() -> Iterator[str]:
 
 
 def _is_usable(python: Path) -> bool:
-    """Whether it can make a virtual environment. The shim of a version manager may lead nowhere."""
+    """Whether it can create a virtual environment. The shim of a version manager may not point to a Python."""
     check = [str(python), "-c", "import venv, ensurepip, ssl"]
     return subprocess.run(check, capture_output=True, check=False).returncode == 0
 
 
 def smoke(python: str) -> tuple[bool, str]:
-    """Do it on one Python: whether all of it passed, and what it has printed up to the first failure."""
+    """Test one Python: returns whether everything passed, and the output up to the first failure."""
     with tempfile.TemporaryDirectory(prefix="umbel-smoke-") as folder:
-        # An installation writes into the sources, and there are several at once.
+        # An installation writes into the sources, and several run at once.
         sources = shutil.copytree(ROOT, Path(folder, "umbel"), ignore=shutil.ignore_patterns(".*", "node_modules"))
         settings = [f"PYTHON={python}", f"VENV={folder}/venv", "TREE=examples"]
-        # Of what is installed, only what is imported is compiled.
+        # Only imported modules are compiled, not everything that is installed.
         environment = _ENVIRONMENT | {"UMBEL_STATE_DIR": f"{folder}/state", "PIP_NO_COMPILE": "1"}
         inside = [f"{folder}/venv/bin/python", "-m"]
         install = [*inside, "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]

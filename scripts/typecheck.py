@@ -1,7 +1,7 @@
 """Run mypy on the package and the benchmarks.
 
 The repository root *is* the package `umbel`, so mypy gets a folder in which it has that name. The benchmarks are a
-package of their own beside it, which measures some peers that are installed only on demand.
+separate package beside it; it measures some peers that are installed only on demand.
 """
 
 from __future__ import annotations

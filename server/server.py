@@ -249,7 +249,7 @@ def _cors(origins: Collection[str]) -> list[Middleware]:
 
 
 class _Detail(JSONResponse):
-    """In ASCII: what is wrong with a request may contain half a surrogate pair."""
+    """In ASCII: a message about a request may contain half a surrogate pair."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode()
@@ -261,7 +261,7 @@ async def _http_exception(_: Request, error: Exception) -> Response:
 
 
 async def _has_left(_: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it
+    return Response(status_code=499)  # the client has left
 
 
 async def _not_found(_: Request, error: Exception) -> Response:

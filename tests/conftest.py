@@ -1,4 +1,4 @@
-"""What all tests share: a scrubbed environment, one embedded deployment, one Redis, one supervisor."""
+"""Shared by all tests: a scrubbed environment, one embedded deployment, one Redis, one supervisor."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ __all__ = [
     "supervisor",
 ]
 
-# A developer's own deployment must not leak into the tests, nor the tests into it.
+# A developer's own deployment must not affect the tests, nor the tests it.
 for variable in [name for name in os.environ if name.startswith("UMBEL_") and name != "UMBEL_MODEL_SEED"]:
     del os.environ[variable]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the chaos suite, and where the shared deployment has its runs; pytest wants them here."""
+    """Add the options of the chaos suite and of the shared deployment's location; pytest requires them here."""
     group = parser.getgroup("chaos")
     group.addoption("--chaos-full", action="store_true", help="the whole matrix of faults, as `make chaos` has it")
     group.addoption("--chaos-seeds", default="1", help="seeds of the chaos suite, parted by commas")
@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[object]:
-    """What is collected stays to the end: Python need not look for garbage in it, now or later."""
+    """Exclude the collected objects, which live until the end, from garbage collection, now and later."""
     gc.disable()
     try:
         return (yield)
@@ -60,7 +60,7 @@ def pytest_collection() -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def deployment(pytestconfig: pytest.Config) -> Iterator[object]:
-    """A real Redis and a real worker thread for the whole session, with times that make recoveries quick."""
+    """A real Redis and a real worker thread for the whole session, with periods that make recoveries quick."""
     import umbel
 
     settings = umbel.Settings(
@@ -74,13 +74,13 @@ def deployment(pytestconfig: pytest.Config) -> Iterator[object]:
 
 @pytest.fixture
 def runtime(deployment: Any) -> Iterator[Any]:
-    """The deployment as the default runtime, whatever other tests made it."""
+    """The deployment as the default runtime, even if other tests have changed it."""
     with deployment.registering():
         yield deployment
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say how much the model test did, and how to replay it."""
+    """Print how much the model test did, and how to replay it."""
     reports = config.stash.get(MODEL_REPORTS, [])
     if reports:
         scripts, runs = (sum(report[i] for report in reports) for i in (0, 1))

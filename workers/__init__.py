@@ -1,1 +1,1 @@
-"""What one starts: Celery app, worker, transport, everything embedded, and the command line."""
+"""What users start: the Celery app, the worker, local deployments, the embedded Redis and the command line."""

@@ -1,4 +1,4 @@
-"""A chat: conversations over any number of servers and workers, in which each answer belongs to its question.
+"""A chat: conversations over any number of servers and workers, where each answer belongs to its question.
 
 $ uvicorn --app-dir examples/chat app:app
 $ curl -X POST localhost:8000/chats/ada -H 'content-type: application/json' -d '{"text": "hello"}'     # {"turn": "…"}
@@ -34,7 +34,7 @@ def conversation(name: str) -> list[dict[str, Any]]:
 
 @app.post("/chats/{name}")
 def say(name: str, said: Said) -> dict[str, str]:
-    # Who says something while the answer before is still being given does not want the rest of that.
+    # A message sent while the previous answer is still being generated interrupts that answer.
     return {"turn": umbel.session(name).run(turn, said, when_busy="interrupt").run_id}
 
 
@@ -47,7 +47,7 @@ def tokens(run_id: str, last_event_id: Annotated[int, Header()] = -1) -> Streami
 
 @app.post("/chats/{name}/regenerate")
 def regenerate(name: str) -> dict[str, str]:
-    """Answers what was said last again: from the conversation as it was before that."""
+    """Answers the last message again, from the conversation as it was before that message."""
     session = umbel.session(name)
     said = session.stored_state().get("said")
     if said is None:
@@ -60,7 +60,7 @@ def regenerate(name: str) -> dict[str, str]:
 
 @app.post("/chats/{name}/fork")
 def fork(name: str, wanted: Fork) -> None:
-    """Another conversation that begins as this one was after a turn."""
+    """Starts another conversation that continues from this one as it was after a turn."""
     umbel.session(name).fork(wanted.name, at=umbel.attach(wanted.after))
 
 

@@ -1,6 +1,6 @@
-"""The workflow of the chat: one run is one turn, and the session keeps the conversation.
+"""The workflow of the chat: each run is one turn, and the session keeps the conversation.
 
-$ umbel worker examples/chat/conversation.py        # with UMBEL_REDIS_URL, as the application beside this file has it
+$ umbel worker examples/chat/conversation.py        # with the same UMBEL_REDIS_URL as the application next to this file
 """
 
 import asyncio
@@ -26,14 +26,14 @@ class Turn(Workflow):
         async for word in model(conversation, said.text):
             ctx.write_event_to_stream(Token(text=word))
             words.append(word)
-        # Once, at the end: a turn that is interrupted has no part in the conversation, and one whose worker dies
-        # is given anew by another one.
+        # Once, at the end: an interrupted turn leaves nothing in the conversation. If its worker dies, another worker
+        # generates the answer again.
         await ctx.store.set("conversation", [*conversation, {"said": said.text, "answer": " ".join(words)}])
         return StopEvent(result=" ".join(words))
 
 
 async def model(conversation: list[dict[str, str]], text: str) -> AsyncIterator[str]:
-    """A language model would be asked here; this one answers slowly with what it was told."""
+    """Stands in for a language model: it slowly repeats its input."""
     for word in f"{len(conversation) + 1}. You said: {text} {'and so on ' * text.count('…')}".split():
         await asyncio.sleep(0.03)
         yield word

@@ -1,4 +1,4 @@
-"""Runs in a Django project (of one file): views start and answer them, an async view streams them.
+"""Runs in a single-file Django project: views start and answer them, an async view streams them.
 
 $ uvicorn --app-dir examples/web django_app:application
 $ curl -X POST localhost:8000/trips -d '{"city": "Ghent"}'     # {"id": "…"}
@@ -19,7 +19,7 @@ import umbel
 from umbel.errors import RunNotFound
 from umbel.server import sse_events
 
-# No middleware, hence no CSRF check and no login: add those of your project.
+# No middleware, so no CSRF check and no login: add those of your project.
 settings.configure(ROOT_URLCONF=__name__, SECRET_KEY=secrets.token_hex(), ALLOWED_HOSTS=["localhost", "127.0.0.1"])
 
 

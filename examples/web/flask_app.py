@@ -1,4 +1,4 @@
-"""Runs in a Flask application: no event loop anywhere, a thread per reader.
+"""Runs in a Flask application: no event loop, one thread per reader.
 
 $ flask --app examples/web/flask_app.py run
 $ curl -X POST localhost:5000/trips -H 'content-type: application/json' -d '{"city": "Ghent"}'     # {"id": "…"}

@@ -1,6 +1,6 @@
-"""The workflow that the web applications beside this file serve: it reports progress, asks, and ends.
+"""The workflow that the web applications next to this file serve: it reports progress, asks, and ends.
 
-$ umbel worker examples/web/trip.py        # with UMBEL_REDIS_URL, as the applications have it
+$ umbel worker examples/web/trip.py        # with the same UMBEL_REDIS_URL as the applications
 """
 
 import asyncio

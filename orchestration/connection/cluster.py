@@ -33,13 +33,13 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """How the nodes of a cluster are connected to.
+    """Connection parameters of a cluster's nodes.
 
     Attributes:
         nodes: Host and port of the nodes that the URL names.
-        credentials: Of all nodes, `user:password` as in a URL; empty without.
+        credentials: `user:password` as in a URL, the same for all nodes; empty if there are none.
         has_tls: Whether they speak TLS.
-        options: Further options of redis-py's, as in a URL.
+        options: Further redis-py options, as in a URL.
     """
 
     nodes: tuple[Address, ...]
@@ -49,10 +49,10 @@ class Cluster:
 
     @staticmethod
     def of(url: str) -> Cluster | None:
-        """What a URL says; None if it is not that of a cluster.
+        """Parse a URL; None if its scheme is not that of a cluster.
 
         Raises:
-            ConfigurationError: It is meant to be one, and cannot be read; the text shows no password.
+            ConfigurationError: The scheme is that of a cluster, but the URL is invalid. The message shows no password.
         """
         if not is_cluster(url):
             return None
@@ -72,7 +72,7 @@ class Cluster:
         )
 
     def url_of(self, address: Address) -> str:
-        """How one node is connected to."""
+        """The URL of one node."""
         host, port = address
         who = f"{self.credentials}@" if self.credentials else ""
         options = f"?{self.options}" if self.options else ""
@@ -81,12 +81,12 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """A range of slots and who has it.
+    """A range of slots and the node that serves it.
 
     Attributes:
-        first, last: Of the range, both included.
-        primary: The node that takes their commands.
-        epoch: Grows whenever the slots of a range get another primary; 0 if the node that was asked does not say.
+        first, last: Bounds of the range, both included.
+        primary: The node that executes commands for these slots.
+        epoch: Grows whenever the range gets another primary; 0 if the node that was asked does not report it.
     """
 
     first: int
@@ -96,7 +96,7 @@ class Slots:
 
 
 def is_cluster(url: str) -> bool:
-    """Whether this is meant to be the URL of a cluster."""
+    """Whether the URL's scheme is that of a cluster."""
     return url.partition("://")[0] in _SCHEMES
 
 
@@ -111,24 +111,24 @@ def _slot_of_tag(tag: str) -> int:
 
 
 async def ask_slots(connection: Any, address: Address, url: str) -> list[Slots]:
-    """Ask a node who has which slots, and since when.
+    """Ask a node which primary serves which slots, and for their epochs.
 
     Args:
-        connection: A connection of redis-py's that has just been made.
-        address: Where it leads.
-        url: Of the cluster.
+        connection: A redis-py connection that has just been made.
+        address: The node it is connected to.
+        url: The cluster's URL, for error messages.
 
     Raises:
         ConfigurationError: The server is not a node of a cluster.
-        ConnectionError, TimeoutError: It did not answer, or does not know.
-        ResponseError: It refuses the question.
+        ConnectionError, TimeoutError: The node did not answer, or knows of no slots.
+        ResponseError: The node refuses the command.
     """
-    # In this order: should the node learn in between who has its slots now, it names the new one with an epoch that is
-    # too low, never the old one with one that is too high.
+    # NODES before SLOTS: if the node learns of a new primary in between, it reports the new primary with an epoch that
+    # is too low. In the other order it could report the old primary with an epoch that is too high.
     await connection.send_command("CLUSTER", "NODES")
     try:
         epochs = epochs_in(await connection.read_response(disable_decoding=True))
-    except ResponseError:  # no right to ask for that
+    except ResponseError:  # the ACL forbids the command
         epochs = {}
     await connection.send_command("CLUSTER", "SLOTS")
     try:
@@ -138,7 +138,7 @@ async def ask_slots(connection: Any, address: Address, url: str) -> list[Slots]:
 
 
 def refusal(error: ResponseError, url: str) -> Exception:
-    """What a refused `CLUSTER SLOTS` means."""
+    """The exception to raise for a refused `CLUSTER SLOTS`."""
     if "cluster support disabled" not in str(error):
         return error
     return ConfigurationError(
@@ -148,12 +148,12 @@ def refusal(error: ResponseError, url: str) -> Exception:
 
 
 def epochs_in(reply: bytes) -> dict[bytes, int]:
-    """The reply to `CLUSTER NODES`: id of each node -> epoch of its slots."""
+    """Parse the reply to `CLUSTER NODES` into node id -> epoch of its slots."""
     return {words[0]: int(words[6]) for words in map(bytes.split, reply.splitlines())}
 
 
 def slots_in(reply: list[Any], address: Address, epochs: Mapping[bytes, int] | None = None) -> list[Slots]:
-    """The reply to `CLUSTER SLOTS`. A node that does not know its own host means the one it was asked at.
+    """Parse the reply to `CLUSTER SLOTS`. An entry without a host means the node that was asked.
 
     Raises:
         ConnectionError: No node has any slot.
@@ -169,10 +169,10 @@ def slots_in(reply: list[Any], address: Address, epochs: Mapping[bytes, int] | N
 
 
 def is_outdated(answer: Sequence[Slots], known: Sequence[Slots]) -> bool:
-    """Whether a node's answer is of an earlier time than what is known: a slot has had another primary since.
+    """Whether a node's answer is older than what is known: a slot has had another primary since.
 
-    A primary that stood still and was replaced meanwhile believes for a moment that it still has its slots, and answers
-    commands for them: without what was written at its successor.
+    A primary that hung and was replaced meanwhile believes for a moment that it still has its slots. It answers
+    commands for them without the writes that its successor has accepted.
     """
     return any(
         said.epoch < it.epoch and said.first <= it.last and it.first <= said.last for said in answer for it in known

@@ -1,7 +1,7 @@
-"""How the past of runs is made small: zlib, which every Python has, or zstd where a deployment asks for it.
+"""Compression of run history: zlib, which every Python has, or zstd where a deployment asks for it.
 
-What one process compresses, any other has to read: so zstd is a setting and not a discovery. Which of the two it was is
-seen from the first bytes.
+Every process must be able to read what any other compresses, so zstd is a setting and is not detected automatically.
+The first bytes of the content show which of the two was used.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ else:
 
 Compression = Literal["zlib", "zstd"]
 
-#: What is larger is stored as it is. So nothing that was compressed is larger, and a damaged or forged piece that would
-#: unpack to any size is refused before it has taken the memory.
+#: Larger content is stored uncompressed, so compressed content never unpacks to more than this. Damaged or forged
+#: content that would unpack to more is refused before it takes the memory.
 MOST_COMPRESSED = 64 << 20
-#: How to have zstd in this Python.
+#: How to get zstd in this Python.
 HOW_TO_HAVE_ZSTD = "install the extra umbel[zstd], or use Python 3.14 or newer"
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def compressed(plain: bytes, how: Compression = "zlib") -> bytes:
-    """The same with fewer bytes, unless it is very large.
+    """Compress content, unless it is very large.
 
     Args:
-        plain: Anything.
-        how: With what; `Settings` has checked that this process has it.
+        plain: Any content.
+        how: The algorithm; `Settings` has checked that this process has it.
     """
     if len(plain) > MOST_COMPRESSED:
         return zlib.compress(plain, 0)
@@ -47,10 +47,10 @@ def compressed(plain: bytes, how: Compression = "zlib") -> bytes:
 
 
 def decompressed(content: bytes) -> bytes:
-    """The inverse, of either; it takes no more memory than what was compressed can.
+    """Decompress content of either algorithm, within the memory that valid content can take.
 
     Raises:
-        ValueError: It is damaged, would become larger than anything that was compressed, or needs zstd.
+        ValueError: It is damaged, would become larger than any valid content, or needs zstd where there is none.
     """
     if content.startswith(_ZSTD_MAGIC):
         if zstd is None:

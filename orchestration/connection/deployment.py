@@ -1,7 +1,7 @@
 """The deployment's record: key prefix, number of shards and schema version, written into Redis once and then compared.
 
-A process with another number of shards would look for runs where they are not: it neither starts nor reads anything.
-Every connection for runs is judged when it is made, so this holds for each process, and also when Redis is replaced.
+A process with another number of shards would look for runs in the wrong places, so it neither starts nor reads any.
+Every state connection is checked when it is made: this covers each process, and also a Redis that was replaced.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .settings import redact_url
 
 logger = logging.getLogger("umbel.deployment")
 
-#: The layout of the keys. Another number means that releases cannot work on the same runs.
+#: Version of the key layout. Releases with different versions cannot work on the same runs.
 SCHEMA = 1
 
-#: Errors of a server that would answer the same question a moment later.
+#: Transient errors: the server may answer the same command a moment later.
 _NOT_NOW = ("BUSY ", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 #: Runs looked at per index and shard of a deployment that has no record yet.
@@ -32,7 +32,7 @@ _SAMPLE = 8
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What all processes of a deployment must agree about."""
+    """What all processes of a deployment must agree on."""
 
     key_prefix: str
     shards: int
@@ -48,16 +48,16 @@ class Deployment:
         return self._keys.in_shard(0, "deployment")
 
     async def judge(self, connection: Any, url: str) -> None:
-        """Compare with the record, which the first process writes.
+        """Compare these values with the record, which the first process writes.
 
-        A deployment of an older release has none: then the runs in Redis must be where this number of shards puts them.
+        A deployment of an older release has no record: its runs must be in the shards that follow from this number.
 
         Args:
-            connection: A connection of redis-py's that has just been made.
-            url: Where it leads.
+            connection: A redis-py connection that has just been made.
+            url: The server it is connected to.
 
         Raises:
-            ConfigurationError: The deployment has other values; the text says which, and what to do.
+            ConfigurationError: The deployment has other values; the message says which, and what to do.
             ConnectionError, TimeoutError: Redis did not answer.
         """
         recorded, size = await _asked(connection, [("GET", self.record), ("DBSIZE",)])
@@ -67,7 +67,7 @@ class Deployment:
                 await self._name_others(connection, url)
             own = json.dumps(asdict(self))
             _, recorded = await _asked(connection, [("SET", self.record, own, "NX"), ("GET", self.record)])
-        if isinstance(recorded, bytes):  # else this user may not read or write it
+        if isinstance(recorded, bytes):  # otherwise this user may not read or write the record
             self._compare(json.loads(recorded), url)
 
     def _compare(self, recorded: dict[str, Any], url: str) -> None:
@@ -110,7 +110,7 @@ class Deployment:
         )
 
     async def _name_others(self, connection: Any, url: str) -> None:
-        """A new key prefix is a new deployment. Beside others it may also be a mistake, which nothing else shows."""
+        """Warn if there are other deployments: a new key prefix begins a new one, which may be a mistake."""
         (found,) = await _asked(
             connection, [("SCAN", "0", "MATCH", Keys("*").in_shard(0, "deployment"), "COUNT", 10_000)]
         )
@@ -127,10 +127,10 @@ class Deployment:
 
 
 async def _asked(connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """Replies to commands that are sent together; None for one that this user may not send, or a replica not take.
+    """Replies to commands that are sent together; None for one that is refused, by the ACL or by a replica.
 
     Raises:
-        ResponseError: Redis is busy or loading: nothing can be concluded, and the connection is to be made again.
+        ResponseError: Redis is busy or loading: nothing can be concluded, and the connection must be made again.
     """
     await connection.send_packed_command(connection.pack_commands(commands))
     replies: list[Any] = []

@@ -1,16 +1,16 @@
-"""Places where a test may let this process die, hang or lose an answer: before and after everything that leaves it.
+"""Places where a test can make this process die, hang or lose a reply: before and after each outgoing operation.
 
-All of it is inactive unless `UMBEL_FAILPOINTS` is set, which only the chaos suite does (docs/reliability.md). Each rule
-there reads `name=action[@when][*most]`, rules are separated by `;`, and the first one that matches a place counts:
+Inactive unless `UMBEL_FAILPOINTS` is set, which only the chaos suite does (docs/reliability.md). A rule has the form
+`name=action[@when][*most]`, rules are separated by `;`, and the first one that matches a place applies:
 
 - name: verb and moment of the place, `*` and `?` as in file names: `commit.after`, `dispatch.before`, `*.before`
-- action: `kill`, `stop` (SIGSTOP), `sleep:ms`, `raise` (the connection is lost), `drop` or `dup` (a publish is left
-  out, or done twice), `hit` (nothing)
-- when: `1/20` by chance, `#3` at the third hit in this process; always without it
-- most: how often at most, counted over all processes with the same `log`
+- action: `kill`, `stop` (SIGSTOP), `sleep:ms`, `raise` (the connection is lost), `drop` or `dup` (a publish is
+  skipped, or done twice), `hit` (no effect)
+- when: `1/20` with this probability, `#3` at the third hit in this process; if left out, always
+- most: the maximum number of times, counted over all processes with the same `log`
 
-`seed=7` decides the chances, per process and place. `log=/path` names a file that gets one line for each place that is
-hit (once per process) and for each action, so that a test can see what a run has passed through.
+`seed=7` seeds the random choices, per process and place. `log=/path` names a file that gets one line for each place
+that is hit (once per process) and for each action, so that a test can see which places a run has reached.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RULE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens at the places that `name` matches."""
+    """The action at the places that `name` matches."""
 
     name: str
     action: str
@@ -57,7 +57,7 @@ def _number(text: str | None) -> int | None:
 
 @dataclass(slots=True)
 class Failpoints:
-    """The rules of one process, and what it has hit."""
+    """The rules of one process and its hit counts."""
 
     rules: tuple[Rule, ...]
     seed: str = "0"
@@ -69,10 +69,10 @@ class Failpoints:
 
     @staticmethod
     def parse(spec: str) -> Failpoints:
-        """Read a specification as above.
+        """Parse a specification in the format above.
 
         Raises:
-            ConfigurationError: It is none.
+            ConfigurationError: It is invalid.
         """
         rules, options = [], {"seed": "0"}
         for part in filter(None, spec.split(";")):
@@ -91,7 +91,7 @@ class Failpoints:
         return Failpoints(tuple(rules), options["seed"], options.get("log"))
 
     def reach(self, name: str) -> int:
-        """Do what the rules say for a place. Returns how often to do what follows."""
+        """Apply the rules to a place. Returns how many times to perform the operation that follows."""
         self.hits[name] += 1
         if self.hits[name] == 1:
             self._note(name, "hit")
@@ -102,7 +102,7 @@ class Failpoints:
             if not self._is_due(rule, name):
                 return 1
             self._note(name, rule.action)
-            if rule.action == "kill":  # under the lock: another thread must not use up its rule while this one kills
+            if rule.action == "kill":  # under the lock: no other thread may use up a rule while this one kills
                 os.kill(os.getpid(), signal.SIGKILL)
         match rule.action:
             case "stop":
@@ -121,14 +121,14 @@ class Failpoints:
         if rule.nth is not None and self.hits[name] != rule.nth:
             return False
         if rule.chance is not None:
-            # Not by pid, which differs each time: by the number of forks before this child.
+            # Seeded by the number of forks before this child: its pid would differ each time.
             chances = self.chances.setdefault(name, random.Random(f"{self.seed}|{self.forks}|{name}"))
             if chances.randrange(rule.chance):
                 return False
         return rule.most is None or any(self._is_first(f"{rule.name}.{rule.action}.{n}") for n in range(rule.most))
 
     def _is_first(self, what: str) -> bool:
-        """Whether no other process has done this: a file is made by one only."""
+        """Whether this process is the first to do this: only one can create the file."""
         try:
             os.close(os.open(f"{self.log}.{what.replace('*', '@')}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
@@ -144,13 +144,13 @@ class Failpoints:
                 os.close(descriptor)
 
     def begin_in_child(self) -> None:
-        """A forked child counts for itself."""
+        """Start counting from zero in a forked child."""
         self.lock = threading.Lock()
         self.hits.clear()
         self.chances.clear()
 
     def count_fork(self) -> None:
-        """The next child is another one."""
+        """Count a fork, so that each child gets random choices of its own."""
         self.forks += 1
 
 
@@ -158,7 +158,7 @@ def armed_by(environ: Mapping[str, str]) -> Failpoints | None:
     """The failpoints of a process with this environment; None if it has none.
 
     Raises:
-        ConfigurationError: `UMBEL_FAILPOINTS` cannot be understood.
+        ConfigurationError: `UMBEL_FAILPOINTS` is invalid.
     """
     spec = environ.get(VARIABLE)
     if not spec:
@@ -172,10 +172,10 @@ _armed = armed_by(os.environ)
 
 
 def failpoint(verb: str, moment: Literal["before", "after"]) -> int:
-    """Mark a place. Free unless the process is armed.
+    """Mark a place. Costs almost nothing unless the process is armed.
 
     Returns:
-        How often what follows is to be done: 1, but 0 or 2 where a publish is dropped or doubled.
+        How many times to perform the operation that follows: 1; 0 or 2 where a publish is dropped or duplicated.
 
     Raises:
         redis.exceptions.ConnectionError: A rule says so.

@@ -1,7 +1,7 @@
 """Every Redis key umbel uses, in one table: name, type, lifetime.
 
 All keys of one run and the indexes it appears in carry the hash tag of one *shard*, so a script may touch a run and
-the indexes together, and a Redis Cluster has them at one node. Lua files name the keys they touch by the logical
+the indexes together, and a Redis Cluster keeps them on one node. Lua files name the keys they touch by the logical
 names below (`--!keys run work …`); nothing else builds a key.
 """
 
@@ -23,11 +23,11 @@ class RunKey:
     """One key that every run may have.
 
     Attributes:
-        suffix: Follows the run's id in the name of the key.
+        suffix: The part of the key's name after the run's id.
         type: Redis type.
         content: What it holds.
-        spent: It goes when the run completes: a completed run needs only its result and its logs. A run that ended
-            otherwise may be retried or restored and keeps it for `retention_seconds`, like all other keys.
+        spent: Whether it is deleted when the run completes: a completed run needs only its result and its logs. A run
+            that ended otherwise may be retried or restored and keeps it for `retention_seconds`, like all other keys.
     """
 
     suffix: str
@@ -36,7 +36,7 @@ class RunKey:
     spent: bool = False
 
 
-#: By logical name. Lifetime: as long as the run runs, then see `spent`. The only list of a run's keys: Lua gets it from
+#: By logical name. Lifetime: until the run ends, then see `spent`. The only list of a run's keys: Lua gets it from
 #: here too (`lua/lib/lifetimes.lua`).
 RUN_KEYS: dict[str, RunKey] = {
     "run": RunKey("", "HASH", "status, workflow, plan digest, instants, counters, terminal event"),
@@ -130,7 +130,7 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "ended": ("channel", "run id NUL {status, terminal event up to 1 kB}, published when a run ends; see `channel`"),
 }
 
-#: Named after something outside a run: owner -> SET of run|work|token it holds; plan digest -> STRING; state.
+#: Keys named after something outside a run (an owner, a plan's digest, a state), and single keys of a deployment.
 OTHER_KEYS: dict[str, tuple[str, str]] = {
     "owner:<owner>": ("SET", "run|work|token of every work item the owner holds"),
     "counted:<owner>": ("STRING", "the last batch of histograms that the owner has sent; in shard 0; lives an hour"),
@@ -172,17 +172,17 @@ OTHER_KEYS: dict[str, tuple[str, str]] = {
     ),
 }
 
-#: In a broker that is Redis, a HASH: queue -> how many malformed messages were ever quarantined. The messages are in a
+#: In a Redis broker, a HASH: queue -> how many malformed messages were ever quarantined. The messages are in a
 #: LIST per queue, `umbel:quarantine:<queue>`. Both live until an operator deletes them.
 QUARANTINE_KEY = "umbel:quarantine"
 
-#: Each run is in one of them while it is kept.
+#: Indexes of runs by status; each run is in one of them as long as it is stored.
 RUN_INDEXES = tuple(name for name in SHARD_KEYS if name.startswith("runs:"))
 
 #: The most shards that a deployment may have.
 MAX_SHARDS = 1024
 
-#: Keys that are stored under the name that an older release gave them: deployments share a Redis while they upgrade.
+#: Keys that are stored under the name of an older release: during an upgrade both releases use the same keys.
 STORED_AS = {
     "unclaimed": "ring",
     "unclaimed_counts": "unclaimed",
@@ -193,7 +193,7 @@ STORED_AS = {
 }
 
 _CHOSEN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
-#: Also `<state id>.<random>`: the run of a session (`sessions/names.py`), whose name may have made it longer.
+#: Also `<state id>.<random>`, the run of a session (`sessions/names.py`); longer, because a session's name may be long.
 _RUN_ID = re.compile(r"[A-Za-z0-9_~][A-Za-z0-9_~-]{0,383}\.[A-Za-z0-9_-]{1,64}")
 
 
@@ -219,7 +219,7 @@ os.register_at_fork(after_in_child=_process_nonce.cache_clear)
 
 
 def state_id_of(run_id: str) -> str:
-    """The name of a run's state: its own id, or the part before the dot in the id of a handler's run."""
+    """The name of a run's state: its own id, or the part before the dot in the id of a session's run."""
     return run_id.partition(".")[0]
 
 
@@ -278,7 +278,7 @@ class Keys:
         return zlib.crc32(state_id.encode()) % self.shards
 
     def tag(self, shard: int) -> str:
-        """Common beginning of all keys of a shard, with its hash tag."""
+        """Common prefix of all keys of a shard, with its hash tag."""
         return f"{self.prefix}:{{{shard:02d}}}:"
 
     def in_shard(self, shard: int, name: str) -> str:
@@ -291,7 +291,7 @@ class Keys:
         return tuple(stem + RUN_KEYS[name].suffix for name in ("run", "journal", "packed"))
 
     def of_run(self, run_id: str) -> RunKeys:
-        """The keys of a run. All runs that share a state live in one shard: the id says which."""
+        """The keys of a run. All runs that share a state are in one shard, which follows from the id."""
         shard = self.shard_of(state_id_of(run_id))
         return RunKeys(run_id, shard, self.tag(shard))
 
@@ -306,7 +306,7 @@ class RunKeys:
 
     @property
     def stem(self) -> str:
-        """What the names of its dynamic keys begin with."""
+        """Prefix of its dynamic keys."""
         return f"{self.tag}run:{self.run_id}:"
 
     def __getitem__(self, name: str) -> str:

@@ -1,7 +1,7 @@
-"""The way from blocking code, and from other event loops, to the coroutines of this package.
+"""Calls from blocking code, and from other event loops, to the coroutines of this package.
 
-Everything that talks to Redis is a coroutine. A portal owns the loop they run on: the loop of an asyncio worker, or one
-in a daemon thread of its own that is started by the first call. A forked child starts its own.
+Everything that talks to Redis is a coroutine. A portal provides the loop they run on: the loop of an asyncio worker, or
+one in a daemon thread of its own, which the first call starts. A forked child starts its own.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Portal:
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Args:
-        name: Of the thread.
-        loop: A running loop to use, which belongs to somebody else; by default one of the portal's own.
+        name: Name of the thread.
+        loop: A running loop to use, which the portal does not own; by default the portal starts its own.
         """
         self._name = name
         self._given = loop
@@ -61,20 +61,20 @@ class Portal:
             if self._own is None:
                 loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=_run, args=(loop,), name=self._name, daemon=True)
-                contextvars.Context().run(self._thread.start)  # it is not the caller's: nothing of it is in its context
+                contextvars.Context().run(self._thread.start)  # not in the caller's context
                 self._own = loop
             return self._own
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin a coroutine on the loop, in the caller's context; cancelling the future cancels it."""
+        """Schedule a coroutine on the loop, in the caller's context; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and block until it has ended.
 
-        An exception that is raised in the waiting thread meanwhile (KeyboardInterrupt, a time limit) cancels it.
+        An exception raised in the waiting thread meanwhile (KeyboardInterrupt, a time limit) cancels the coroutine.
 
         Raises:
             RuntimeError: Called on the portal's own loop, which would wait for itself.
@@ -92,9 +92,9 @@ class Portal:
         return await asyncio.wrap_future(self.submit(coroutine))
 
     async def finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """As `run`, except that a cancellation is raised only when the coroutine has ended.
+        """Like `run`, except that a cancellation is raised only after the coroutine has ended.
 
-        What it does is therefore done or not done when the caller goes on, and never under way.
+        When the caller continues, the coroutine's work is either done or not done, never in progress.
         """
         here = self.is_here()
         future = asyncio.ensure_future(coroutine) if here else asyncio.wrap_future(self.submit(coroutine))
@@ -107,14 +107,14 @@ class Portal:
         if cancelled is None:
             return future.result()
         if not future.cancelled():
-            future.exception()  # looked at, or asyncio logs that nobody did
+            future.exception()  # retrieved, or asyncio logs that it never was
         raise cancelled
 
     def serve(self, begin: Callable[[CallerThread], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine that may call plain functions in this thread, which blocks until it has ended.
 
         Args:
-            begin: Makes the coroutine; its argument calls functions here.
+            begin: Makes the coroutine from an object that calls functions in this thread.
 
         Raises:
             RuntimeError: Called on the portal's own loop, which would wait for itself.
@@ -129,7 +129,7 @@ class Portal:
         try:
             return future.result()
         finally:
-            del future, caller  # an error refers to this frame: it must not refer to the error
+            del future, caller  # no reference cycle: an error's traceback refers to this frame
 
     def is_here(self) -> bool:
         """Whether the calling code runs on the portal's loop."""
@@ -144,11 +144,11 @@ class Portal:
     # -- closing ---------------------------------------------------------------------------------------------------
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Have something awaited on the loop when the portal closes."""
+        """Register a function to call and await on the loop when the portal closes."""
         self._closers.append(close)
 
     def close(self) -> None:
-        """Close what was asked to be closed, cancel what runs, end the thread. A given loop goes on."""
+        """Run the `on_close` functions; then cancel all tasks and end the thread, unless the loop was passed in."""
         if self._given is None and self._own is None:
             return
         if not self.loop.is_closed() and self.loop.is_running():
@@ -176,7 +176,7 @@ class Portal:
 
 
 class _Call(Generic[T]):
-    """One coroutine that a blocked thread waits for: what a future does for one waiter, at half its cost."""
+    """One coroutine that a blocked thread waits for: like a future with one waiter, at half the cost."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
         self._coroutine, self._loop = coroutine, loop
@@ -194,7 +194,7 @@ class _Call(Generic[T]):
 
     def _end(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
-            task.exception()  # looked at: the thread may have been interrupted
+            task.exception()  # retrieved here: the thread may have been interrupted
         self._running.release()
 
     def _cancel(self) -> None:
@@ -212,7 +212,7 @@ class _Call(Generic[T]):
             BaseException: What interrupted the thread, which cancels the coroutine; or what the coroutine raised.
         """
         try:
-            self._loop.call_soon_threadsafe(self._begin)  # in here: the thread may be interrupted right after it
+            self._loop.call_soon_threadsafe(self._begin)  # in the `try`: an interrupt may follow at once
             self._running.acquire()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # the loop was closed
@@ -224,7 +224,7 @@ class _Call(Generic[T]):
                 raise CancelledError
             return self._task.result()
         finally:
-            self._task = None  # an error refers to this frame: it must not refer to the error
+            self._task = None  # no reference cycle: an error's traceback refers to this frame
 
 
 class CallerThread:
@@ -232,7 +232,8 @@ class CallerThread:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        #: Called with what interrupts the waiting thread (a time limit, Ctrl-C); cancels the coroutine by default.
+        #: Called with what interrupts the waiting thread (a time limit, Ctrl-C). Unless it returns True, the coroutine
+        #: is cancelled.
         self.on_interrupt: Callable[[BaseException], bool] | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -253,14 +254,14 @@ class CallerThread:
         try:
             return await done
         finally:
-            del done  # an error refers to this frame: it must not refer to the error
+            del done  # no reference cycle: an error's traceback refers to this frame
 
     def end(self, _: object = None) -> None:
-        """Let the thread go."""
+        """Release the thread."""
         self._jobs.put(None)
 
     def work(self, future: Future[Any]) -> None:
-        """Call what is asked for until `end`.
+        """Run the functions that are passed to `run`, until `end`.
 
         Raises:
             BaseException: What interrupted the thread, unless `on_interrupt` has dealt with it.
@@ -291,7 +292,7 @@ def _call_for(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], function
     else:
         _settle_soon(loop, done, result, None)
     finally:
-        del done  # as above: the error's traceback has this frame, too
+        del done  # no reference cycle: the error's traceback refers to this frame, too
 
 
 def _settle_soon(
@@ -311,7 +312,7 @@ def _settle_soon(
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until its portal closes, although a step stops it, or calls `sys.exit()` in a task of its own."""
+    """Run a loop until its portal closes, even if a step stops it or calls `sys.exit()` in a task of its own."""
     while loop not in _ending:
         try:
             loop.run_forever()
@@ -320,7 +321,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _stop(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what was begun while the portal closed, so that no caller waits for it, and stop after that."""
+    """Cancel tasks that began while the portal closed, so that no caller waits for them, then stop the loop."""
     _ending.add(loop)
     for task in asyncio.all_tasks(loop):
         stop(task)

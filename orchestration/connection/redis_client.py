@@ -1,7 +1,6 @@
-"""What faults of Redis mean: which pass by themselves, and what is raised for the others, a server that is too old
-among them; and a plain client.
+"""Faults of Redis: which are transient, and what is raised for the others; and a plain client.
 
-Runs are read and written through `pipeline.Connection`.
+A server that is too old counts as a fault. Runs are read and written through `pipeline.Connection`.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from .cluster import Cluster, is_cluster, refusal, slots_in
 from .sentinel import Sentinels, primary_pool
 from .settings import redact_url
 
-#: The fewest rights of an ACL user that umbel works with, broker included.
+#: The minimal rights of an ACL user for umbel, broker included.
 RIGHTS = "~umbel:* &umbel:* +@read +@write +@pubsub +@scripting +@transaction +@connection +time -@dangerous"
 
-#: What Redis takes as the name of a connection.
+#: What Redis accepts as the name of a connection.
 _CLIENT_NAME = re.compile("[!-~]*")
 
 _OF_SENTINEL = ("sentinel://", "redis+sentinel://", "rediss+sentinel://")
@@ -43,7 +42,7 @@ _OF_SENTINEL = ("sentinel://", "redis+sentinel://", "rediss+sentinel://")
 #: A redis-py client. Its stubs type each reply as the union of all replies; replies are typed where they are decoded.
 Client: TypeAlias = Any
 
-#: Faults of Redis that pass: it is restarting, failing over, full or busy.
+#: Transient faults of Redis: it is restarting, failing over, full or busy.
 PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
 _PASSING_WORDS = (
     "BUSY ",
@@ -59,7 +58,7 @@ _PASSING_WORDS = (
     "ASK ",
 )
 
-#: Refusals that are no mistake of the script's. They come before its first write: nothing of it is applied.
+#: Refusals that are not the script's fault. They come before its first write, so none of it is applied.
 _REFUSALS: dict[str, type[RedisError]] = {
     "OOM": OutOfMemoryError,
     "READONLY": ReadOnlyError,
@@ -72,10 +71,10 @@ _REFUSALS: dict[str, type[RedisError]] = {
 
 
 def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
-    """A client that waits out nothing, for questions to a server about itself. No command is sent yet.
+    """A client that does not retry, for queries to a server about itself. Sends no command yet.
 
     Args:
-        url: Where it is.
+        url: The server's URL.
         timeout_seconds: How long one answer may take; a connection that is silent for longer counts as broken.
 
     Raises:
@@ -84,7 +83,7 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
     pool = pool_of(
         ConnectionPool,
         url,
-        protocol=2,  # replies of one shape with every release; no maintenance notices to negotiate
+        protocol=2,  # same reply format with every release; no maintenance notices to negotiate
         socket_timeout=timeout_seconds,
         socket_connect_timeout=5.0,
         retry=Retry(NoBackoff(), 0),
@@ -93,10 +92,10 @@ def connect(url: str, *, timeout_seconds: float = 5.0) -> Client:
 
 
 def connect_each(url: str) -> list[Client]:
-    """Such a client for each server that has runs: for a cluster, each of its primaries.
+    """Such a client for each server that stores runs; for a cluster, one for each primary.
 
     Raises:
-        ConfigurationError: The URL is not a Redis URL, or the server not a node of a cluster.
+        ConfigurationError: The URL is not a Redis URL, or the server is not a node of a cluster.
         RedisError: No node of the cluster answers.
     """
     cluster = Cluster.of(url)
@@ -121,10 +120,10 @@ def connect_each(url: str) -> list[Client]:
 
 
 def pool_of(kind: Any, url: str, **options: Any) -> Any:
-    """A pool of redis-py's that makes connections to this address.
+    """A redis-py pool of connections to this address.
 
     Raises:
-        ConfigurationError: It is no Redis URL, or has an option that redis-py lacks; the text shows no password.
+        ConfigurationError: It is not a Redis URL, or has an option that redis-py lacks. The message shows no password.
     """
     reason = flaw_of(url)
     if reason is None and url.startswith(_OF_SENTINEL) and not _names_primary(url):
@@ -135,7 +134,7 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
         try:
             sentinels = Sentinels.of(url)
             pool = kind.from_url(url, **options) if sentinels is None else primary_pool(kind, sentinels, **options)
-            # Replies are read in one form, whatever the URL asks redis-py for.
+            # Replies have one format, whatever the URL's options say.
             pool.connection_kwargs |= {"protocol": 2, "decode_responses": False}
             pool.connection_class(**pool.connection_kwargs)
             if not _CLIENT_NAME.fullmatch(pool.connection_kwargs.get("client_name") or ""):
@@ -157,12 +156,12 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
 def _names_primary(url: str) -> bool:
     try:
         return Sentinels.of(url) is not None
-    except ValueError:  # said where it is connected to
+    except ValueError:  # reported when the connection is made
         return True
 
 
 def flaw_of(url: str) -> str | None:
-    """Why this is no URL, of a server or a broker; None if it may be one."""
+    """Why this is not the URL of a server or a broker; None if it may be one."""
     if url[:1] in "'\"" or url[-1:] in "'\"":
         return "it is in quotation marks, which belong to the shell"
     if any(character.isspace() for character in url):
@@ -173,15 +172,15 @@ def flaw_of(url: str) -> str | None:
 
 
 async def refuse_old_server(connection: Any, url: str, *, in_cluster: bool = False) -> None:
-    """Ask a server for its release. One that forbids the question is accepted: calling a function shows what it lacks.
+    """Check a server's release. A server that forbids `INFO` is accepted: calling a function shows what it lacks.
 
     Args:
-        connection: A connection of redis-py's that has just been made.
-        url: Where it leads.
-        in_cluster: Whether it is to be a node of a cluster.
+        connection: A redis-py connection that has just been made.
+        url: The server it is connected to.
+        in_cluster: Whether it should be a node of a cluster.
 
     Raises:
-        ConfigurationError: The server is too old.
+        ConfigurationError: The server is too old, or a node of a cluster although none was expected.
         ConnectionError, TimeoutError: It did not answer.
     """
     await connection.send_command("INFO", "server")
@@ -194,7 +193,7 @@ async def refuse_old_server(connection: Any, url: str, *, in_cluster: bool = Fal
 
 
 def refuse_old_release(info: Mapping[str, Any], url: str, *, in_cluster: bool = False) -> None:
-    """Judge what a server replied to `INFO server`.
+    """Check what a server replied to `INFO server`.
 
     Raises:
         ConfigurationError: The server is too old, or a node of a cluster although none was expected.
@@ -213,7 +212,7 @@ def refuse_old_release(info: Mapping[str, Any], url: str, *, in_cluster: bool = 
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same question may be answered a moment later."""
+    """Whether the error is transient: the same command may succeed a moment later."""
     if isinstance(error, AuthenticationError):
         return False
     if isinstance(error, PASSING):
@@ -224,7 +223,7 @@ def is_passing(error: Exception) -> bool:
 
 
 def unavailable(url: str, what: str, patience_seconds: float, error: Exception) -> StoreUnavailable:
-    """The error that is raised when an outage lasts longer than the patience."""
+    """The error that is raised when an outage lasts longer than `patience_seconds`."""
     waited = f" within {patience_seconds:g} s" if patience_seconds else ""
     return StoreUnavailable(
         f"Redis at {redact_url(url)} did not answer{waited} while umbel was trying to {what}: "
@@ -234,7 +233,7 @@ def unavailable(url: str, what: str, patience_seconds: float, error: Exception) 
 
 
 def refusal_of(url: str, error: Exception) -> ConfigurationError | None:
-    """What is raised for an error that asking again would not change; None for any other error."""
+    """What to raise for an error that a retry would not change; None for any other error."""
     if isinstance(error, ConfigurationError):
         return error
     if isinstance(error, AuthenticationError):
@@ -243,7 +242,7 @@ def refusal_of(url: str, error: Exception) -> ConfigurationError | None:
 
 
 def lacking_rights(url: str, error: Exception) -> ConfigurationError:
-    """What is raised when Redis knows us and does not let us do what umbel needs."""
+    """What to raise when Redis accepts the user but denies it a right that umbel needs."""
     return ConfigurationError(
         f"Redis at {redact_url(url)} refuses its user a command, key or channel that umbel needs: "
         f"{str(error).removeprefix('NOPERM ').rstrip('.')}. Grant, with UMBEL_KEY_PREFIX for umbel: ACL SETUSER NAME "
@@ -252,7 +251,7 @@ def lacking_rights(url: str, error: Exception) -> ConfigurationError:
 
 
 def refused_credentials(url: str, error: Exception) -> ConfigurationError:
-    """What is raised when Redis does not know us."""
+    """What to raise when Redis refuses the credentials."""
     return ConfigurationError(
         f"Redis at {redact_url(url)} refuses the credentials: {str(error).rstrip('.')}. Correct user and password in "
         "UMBEL_REDIS_URL."

@@ -1,6 +1,6 @@
-"""Redis Sentinel: a replicated Redis whose primary is asked for each time a connection is made.
+"""Redis Sentinel: a replicated Redis whose primary is looked up each time a connection is made.
 
-`sentinel://user:password@host1:26379,host2:26379,host3:26379/NAME/0`, with NAME as the sentinels call the primary.
+`sentinel://user:password@host1:26379,host2:26379,host3:26379/NAME/0`; NAME is the sentinels' name for the primary.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -29,23 +29,23 @@ _URL = re.compile(
     r"(?:/(?P<database>\d+))?/?(?:\?(?P<options>[^#]*))?"
 )
 _PORT = 26379
-#: Options of the URL that are for the sentinels begin like this.
+#: Prefix of the URL's options for the sentinels.
 _THEIRS = "sentinel_"
-#: How long one sentinel may take: the next one is asked then.
+#: How long to wait for one sentinel before asking the next.
 _SENTINEL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """The sentinels of one primary, and how it is connected to.
+    """The sentinels of one primary, and its connection parameters.
 
     Attributes:
         nodes: Host and port of each sentinel.
-        name: What they call the primary.
-        credentials: Of the primary, `user:password` as in a URL; empty without.
-        database: Of the primary.
+        name: Their name for the primary.
+        credentials: The primary's, `user:password` as in a URL; empty if there are none.
+        database: The primary's.
         has_tls: Whether primary and sentinels speak TLS.
-        options: Further options of redis-py's for connections to the primary, as in a URL.
+        options: Further redis-py options for connections to the primary, as in a URL.
         credentials_there: Username and password of the sentinels, if they have any.
     """
 
@@ -59,10 +59,10 @@ class Sentinels:
 
     @staticmethod
     def of(url: str) -> Sentinels | None:
-        """What a URL says; None if it is none of ours. kombu's, which lack the primary's name, are not.
+        """Parse a URL; None if it has another form. kombu's Sentinel URLs, which lack the primary's name, do.
 
         Raises:
-            ValueError: A port is no number.
+            ValueError: A port is not a number.
         """
         found = _URL.fullmatch(url)
         if found is None or found["scheme"] not in _SCHEMES:
@@ -81,21 +81,21 @@ class Sentinels:
 
     @property
     def primary_url(self) -> str:
-        """How the primary is connected to; its host and port are asked for."""
+        """The primary's URL, with placeholders for host and port: the sentinels are asked for these."""
         who = f"{self.credentials}@" if self.credentials else ""
         options = f"?{self.options}" if self.options else ""
         return f"{'rediss' if self.has_tls else 'redis'}://{who}primary:0/{self.database}{options}"
 
     @property
     def broker_url(self) -> str:
-        """The same for kombu, which has the primary's name and the sentinels' credentials as transport options."""
+        """The same for kombu, which takes the primary's name and the sentinels' credentials as transport options."""
         who = f"{self.credentials}@" if self.credentials else ""
         return ";".join(f"sentinel://{who}{bracketed(host)}:{port}/{self.database}" for host, port in self.nodes)
 
     @property
     def transport_options(self) -> dict[str, object]:
-        """What kombu has to know beside the URL."""
-        # A sentinel that is away is asked once, while the worker's loop stands still; then the next one.
+        """What kombu needs besides the URL."""
+        # No retries: asking blocks the worker's loop, so a sentinel that is down is tried once, then the next one.
         return {"master_name": self.name, "sentinel_kwargs": self._options_there() | {"retry": Retry(NoBackoff(), 0)}}
 
     @property
@@ -109,10 +109,10 @@ class Sentinels:
         return {**seconds, **tls, **self.credentials_there}
 
     async def primary(self) -> tuple[str, int]:
-        """Where the primary is now. Each sentinel is asked over a connection of its own, on whatever loop.
+        """Ask for the primary's current address. Each sentinel gets a new connection, so this works on any loop.
 
         Raises:
-            MasterNotFoundError: None of them knows; a ConnectionError of redis-py's.
+            MasterNotFoundError: None of them knows; it is a redis-py ConnectionError.
         """
         options: dict[str, Any] = {"protocol": 2, "retry": redis_asyncio.retry.Retry(NoBackoff(), 0)}
         asked = asyncio_sentinel.Sentinel(self.nodes, sentinel_kwargs=self._options_there() | options)
@@ -124,7 +124,7 @@ class Sentinels:
                 await each.aclose()
 
     def primary_now(self) -> tuple[str, int]:
-        """The same, blocking."""
+        """Like `primary`, but blocking."""
         options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
         asked = Sentinel(self.nodes, sentinel_kwargs=self._options_there() | options)
         try:
@@ -136,7 +136,7 @@ class Sentinels:
 
 
 def primary_pool(kind: Any, sentinels: Sentinels, **options: Any) -> Any:
-    """A pool of redis-py's, of either kind, that makes connections to the primary there is at that moment.
+    """A redis-py pool, blocking or asyncio, whose new connections lead to the current primary.
 
     Raises:
         ValueError: An option of the URL cannot be read.
@@ -159,7 +159,7 @@ class _Blocking:
         here: Any = self
         if here._sock is None:
             here.host, here.port = self._sentinels.primary_now()
-        super().connect()  # type: ignore[misc]  # of redis-py's class beside it
+        super().connect()  # type: ignore[misc]  # of the redis-py class it is mixed with
 
 
 class _Async:
@@ -171,7 +171,7 @@ class _Async:
         here: Any = self
         if not here.is_connected:
             here.host, here.port = await self._sentinels.primary()
-        await super().connect()  # type: ignore[misc]  # of redis-py's class beside it
+        await super().connect()  # type: ignore[misc]  # of the redis-py class it is mixed with
 
 
 class _Primary(_Blocking, Connection):
@@ -191,10 +191,10 @@ class _AsyncTlsPrimary(_Async, redis_asyncio.SSLConnection):
 
 
 def nodes_in(found: re.Match[str], default_port: int) -> tuple[tuple[str, int], ...]:
-    """Hosts and ports of a URL, of which `nodes` and `user` were found.
+    """Hosts and ports in a match of a URL with the groups `nodes` and `user`.
 
     Raises:
-        ValueError: A port is no number. What may be a part of a password is not quoted.
+        ValueError: A port is not a number. The message quotes nothing that may be part of a password.
     """
     try:
         return tuple(node_in(text, default_port) for text in found["nodes"].split(","))
@@ -205,10 +205,10 @@ def nodes_in(found: re.Match[str], default_port: int) -> tuple[tuple[str, int], 
 
 
 def node_in(text: str, default_port: int) -> tuple[str, int]:
-    """Host and port as in a URL.
+    """Parse a host and port as in a URL.
 
     Raises:
-        ValueError: The port is no number.
+        ValueError: The port is not a number.
     """
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
@@ -219,5 +219,5 @@ def node_in(text: str, default_port: int) -> tuple[str, int]:
 
 
 def bracketed(host: str) -> str:
-    """A host as in a URL."""
+    """A host as written in a URL."""
     return f"[{host}]" if ":" in host else quote(host)

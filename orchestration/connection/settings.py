@@ -24,11 +24,11 @@ logger = logging.getLogger("umbel.settings")
 #: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
 #: has a `/` or `?` in it goes further.
 _CREDENTIALS = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^:@/?#]*):(?:[^/?#]*@|[^?]*@|.*@)", re.IGNORECASE)
-#: What is no URL but has an `@`: everything before may be a password.
+#: Text that is not a URL but has an `@`: everything before it may be a password.
 _BEFORE_HOST = re.compile(r"^(?!.{0,40}?[a-z0-9]://).*@", re.IGNORECASE | re.DOTALL)
-#: A value of the query that is named like a secret: `?password=…`, `&ssl_password=…`; as other products write it, too.
+#: A query value whose name looks like a secret: `?password=…`, `&ssl_password=…`, and spellings of other products.
 _SECRET_VALUE = re.compile(r"(?P<name>[?&,;][^=&#,;]*(?:password|passwd|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
-#: What switches the verification of a TLS server off: redis-py's words and kombu's.
+#: Options that switch off the verification of a TLS server, in redis-py's and kombu's spelling.
 _UNVERIFIED = re.compile(
     r"[?&](?:ssl_cert_reqs=(?:cert_)?(?:none|optional)|ssl_check_hostname=(?:false|no|0|f|n))(?=&|#|$)", re.IGNORECASE
 )
@@ -37,9 +37,9 @@ _UNVERIFIED = re.compile(
 def redact_url(url: str) -> str:
     """The URL with its passwords replaced, fit for logs and errors.
 
-    Passwords are what follows the user, and values of the query that are named like one. Several URLs separated by `;`,
-    as kombu has them for failover and Sentinel, or by `,`, are redacted one by one. Nothing before the last `@` is
-    shown of what is no URL.
+    A password is what follows the user, or a query value whose name looks like a secret. Several URLs separated by `;`
+    (kombu's notation for failover and Sentinel) or by `,` are redacted one by one. In text that is not a URL,
+    everything before the last `@` is hidden.
     """
     return "".join(
         _SECRET_VALUE.sub(r"\g<name>***", _CREDENTIALS.sub(r"\g<user>:***@", _BEFORE_HOST.sub("***@", each), count=1))
@@ -56,7 +56,7 @@ def verifies_server(url: str) -> bool:
 _RENAMED = {"ring_seconds": "redispatch_seconds", "ring_max_seconds": "redispatch_max_seconds"}
 
 
-#: Variables that are read elsewhere.
+#: `UMBEL_*` variables that are read elsewhere.
 _NOT_SETTINGS = frozenset(
     {
         "UMBEL_STATE_DIR",
@@ -67,16 +67,16 @@ _NOT_SETTINGS = frozenset(
         FAILPOINTS,
     }
 )
-#: What Kubernetes puts into every pod for a Service called `umbel` or `umbel-…`.
+#: Variables that Kubernetes sets in every pod for a Service called `umbel` or `umbel-…`.
 _OF_A_SERVICE = re.compile(r".*_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 #: `scheme://`, credentials, host and port, and the database of a Redis URL.
 _PARTS = re.compile(r"(?P<scheme>rediss?://)(?P<login>[^/?#]*@)?(?P<host>[^/?#@]*)(?P<database>/[^?#]*)?")
 
 
 def _for_kombu(url: str) -> str:
-    """A Redis URL with what kombu takes of redis-py's options: database and credentials where it expects them, and TLS.
+    """A Redis URL for kombu: database and credentials where kombu expects them, and the TLS options.
 
-    It fails over any other one. Those are for the connections to the state.
+    Other options of redis-py are left out: kombu fails on them. They apply to the state connections only.
     """
     place, _, query = url.partition("?")
     parts = _PARTS.fullmatch(place)
@@ -92,7 +92,7 @@ def _for_kombu(url: str) -> str:
     return f"{parts['scheme']}{login}{parts['host']}{database}" + (f"?{tls}" if tls else "")
 
 
-#: The database in the URL of a socket, which kombu calls a virtual host.
+#: The database in the URL of a Unix socket; kombu calls it a virtual host.
 _DB = re.compile(r"(?<![^&])db=")
 _VIRTUAL_HOST = re.compile(r"(?<![^&])virtual_host=")
 
@@ -113,7 +113,7 @@ def redis_behind(broker: str) -> str | None:
 
 @cache
 def _warn_of_unknown(variables: tuple[str, ...]) -> None:
-    """Name variables that are no settings of this release. Once per process, however often settings are read."""
+    """Warn of variables that are not settings of this release. Once per process, however often settings are read."""
     injected = [name for name in variables if _OF_A_SERVICE.fullmatch(name)]
     if injected:
         logger.warning(
@@ -134,11 +134,11 @@ def _warn_of_unknown(variables: tuple[str, ...]) -> None:
 class Settings(BaseModel):
     """How this process reaches Redis and the broker, and the time limits of the whole deployment.
 
-    Everything but the URLs must be equal in all processes of one deployment. Durations are seconds and may be
-    fractions, which is how the tests run whole recoveries in a moment.
+    Everything but the URLs must be equal in all processes of one deployment. Durations are in seconds and may be
+    fractions; the tests rely on that to run whole recoveries quickly.
     """
 
-    # What does not fit is not shown in errors: it may be a URL with a password.
+    # Errors do not show the invalid value: it may be a URL with a password.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     redis_url: str | None = Field(
@@ -262,8 +262,8 @@ class Settings(BaseModel):
         """Read `UMBEL_REDIS_URL`, `UMBEL_LEASE_SECONDS`, … ; explicit keyword arguments win.
 
         Raises:
-            ConfigurationError: A value does not fit; the text names each variable. Variables of unknown names are
-                ignored and named in a warning.
+            ConfigurationError: A value is invalid; the message names each variable. Unknown variables are ignored,
+                with a warning.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -291,7 +291,7 @@ class Settings(BaseModel):
 
     @property
     def broker(self) -> str:
-        """The broker's URL as Celery reads it; empty if there is none. Without one of its own it is the state Redis."""
+        """The broker's URL as Celery reads it, by default that of the state Redis; empty if neither is set."""
         url = self.broker_url or self.redis_url or ""
         if (sentinels := self.broker_sentinels) is not None:
             return sentinels.broker_url
@@ -307,12 +307,12 @@ class Settings(BaseModel):
         """The sentinels of the broker; None if it is something else."""
         try:
             return Sentinels.of(self.broker_url or self.redis_url or "")
-        except ValueError:  # said where it is connected to
+        except ValueError:  # reported when the connection is made
             return None
 
     @property
     def broker_prefix(self) -> str:
-        """What the names of umbel's keys in a broker that is Redis begin with."""
+        """Prefix of umbel's keys in a Redis broker."""
         return f"{self.key_prefix}:broker:"
 
     @property
@@ -321,7 +321,7 @@ class Settings(BaseModel):
         return self.default_queue or "umbel"
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """What `repr`, `str`, and rich's tracebacks and printing show: no passwords."""
+        """The fields that `repr`, `str`, and rich's tracebacks and printing show, without passwords."""
         for name, value in self.model_dump().items():
             yield name, redact_url(value) if name.endswith("_url") and value else value
 

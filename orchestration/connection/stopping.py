@@ -1,4 +1,4 @@
-"""Tasks that their process stops. Every other cancellation of a task comes from the code that runs in it."""
+"""asyncio tasks that their process stops. Every other cancellation of a task comes from the code that runs in it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _stopped: WeakSet[asyncio.Task[Any]] = WeakSet()
 
 
 def mark_stopped(task: asyncio.Task[Any]) -> None:
-    """The task is about to be cancelled because its loop, its worker or its caller ends."""
+    """Record that a task is about to be cancelled because its loop, its worker or its caller ends."""
     _stopped.add(task)
 
 
 def stop(task: asyncio.Task[Any]) -> None:
-    """Cancel a task because its loop, its worker or its caller ends. On the task's loop."""
+    """Cancel a task because its loop, its worker or its caller ends. Call it on the task's loop."""
     _stopped.add(task)
     task.cancel()
 
 
 def is_stopped(task: asyncio.Task[Any]) -> bool:
-    """Whether the task was stopped, however it may have dealt with that."""
+    """Whether the task was stopped, however it reacted."""
     return task in _stopped

@@ -4,7 +4,7 @@
     (run's shard)      (workflow's shard)    (run's shard)  (run's shard)          (workflow's shard)
 
 A run lives in the shard of its id, the limit of a workflow in the shard of its name, so no script sees both. Each arrow
-is a script of its own that may be repeated, by any process, and what comes next is recorded before it is done:
+is a separate script, which any process may repeat, and what comes next is recorded before it is done:
 
     dies after   on record                                        the sweep
     start        `awaiting_admission`: a run that waits           asks for its admission (again)
@@ -12,12 +12,12 @@ is a script of its own that may be repeated, by any process, and what comes next
     its end      `releasing`: an admission to be released         releases it
     leave        `admitted` again, of the runs admitted by it     begins them
 
-An *admission* is run id and instant of its start, another one for each life of a run that is retried. Only an admitted
+An *admission* is a run id and the instant of its start: a retried run gets a new one for each life. Only an admitted
 run can begin, only the end of that life releases it, and it is released before the next one is admitted: the limit is
 never exceeded. Runs are admitted in the order of their starts. An admission whose run has ended meanwhile may still be
 granted, to a caller that was slow; its `begin` is refused, and it is released at once.
 
-The limit is what the newest client said. Runs that were started without a limit are neither counted nor held up.
+The newest client's limit applies. Runs that were started without a limit are neither counted nor held up.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ logger = logging.getLogger("umbel.concurrency")
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What one life of a run asks to be admitted with.
+    """The request of one life of a run to be admitted.
 
     Attributes:
         workflow: The limited workflow.
@@ -53,7 +53,7 @@ class Admission:
 
     @property
     def member(self) -> str:
-        """Its spelling among the admissions of its workflow."""
+        """Its member in the sets of its workflow's admissions."""
         return f"{self.run_id}|{self.since}"
 
     @staticmethod
@@ -64,7 +64,7 @@ class Admission:
 
     @property
     def releasing(self) -> str:
-        """Its spelling among the admissions to be released."""
+        """Its member in the set of admissions to be released."""
         return f"{self.member}|{self.workflow}"
 
     @staticmethod
@@ -80,7 +80,7 @@ class LimitUse:
 
     Attributes:
         workflow: The limited workflow.
-        limit: How many of its runs may execute at a time, as its newest client said.
+        limit: How many of its runs may execute at a time, as the newest client stated.
         in_use: How many are admitted.
         waiting: How many wait for their admission.
     """
@@ -92,7 +92,7 @@ class LimitUse:
 
 
 async def concurrency_limits(store: Store) -> list[LimitUse]:
-    """The limits that are in use now, by name of the workflow. Reads only; they are not read at one instant."""
+    """The limits that are in use now, by name of the workflow. Reads only, and not atomically."""
     shards = range(store.settings.shards)
     found = await store.batch("look at limits", *(("HGETALL", store.keys.in_shard(each, "limits")) for each in shards))
     limits = [
@@ -113,7 +113,7 @@ async def concurrency_limits(store: Store) -> list[LimitUse]:
 
 
 class RunQuota:
-    """Admits runs of limited workflows. *Promise:* every method may be repeated, raced and broken off."""
+    """Admits runs of limited workflows. *Promise:* every method may be repeated, run concurrently and interrupted."""
 
     def __init__(self, store: Store, dispatcher: Dispatcher) -> None:
         """Args:
@@ -125,20 +125,20 @@ class RunQuota:
     # -- at once, after a start or an end ------------------------------------------------------------------------------
 
     async def take(self, run_id: str) -> None:
-        """A run was started or retried: let it begin if the limit allows. Never raises."""
+        """Let a run that was started or retried begin, if the limit allows. Never raises."""
         await self._without_harm(self.ask(run_id))
 
     async def pass_on(self, releasing: str | None) -> None:
-        """A run has ended: let the next one begin. Never raises.
+        """Release the admission of an ended run and let the next one begin. Never raises.
 
         Args:
-            releasing: The ended run's admission, as its end was answered; None when it had none.
+            releasing: The ended run's admission, from the reply to its end; None if it had none.
         """
         if releasing is not None:
             await self._without_harm(self.release(Admission.of_releasing(releasing)))
 
     async def _without_harm(self, act: Awaitable[object]) -> None:
-        """The start or the end that this follows is in Redis already, so nothing here may fail it."""
+        """Log errors instead of raising them: the start or end before it is already in Redis and must not fail."""
         try:
             await act
         except UmbelError as error:
@@ -149,7 +149,7 @@ class RunQuota:
     # -- step by step, for the sweep -----------------------------------------------------------------------------------
 
     async def ask(self, run_id: str) -> Admission | None:
-        """Ask for the admission of a run that has not begun, and begin the runs that are admitted by that.
+        """Ask for the admission of a run that has not begun, and begin the runs that this admits.
 
         Returns:
             The run's admission; None when the run does not exist or does not wait.
@@ -167,11 +167,11 @@ class RunQuota:
         return admission
 
     async def look_at(self, run_id: str, now: int) -> None:
-        """A run has been waiting for long: ask again, and look less often the longer it waits.
+        """Ask again for a run that has waited for long, less often the longer it waits.
 
         Args:
             run_id: The run.
-            now: In ms of Redis time.
+            now: Redis time in ms.
         """
         admission = await self.ask(run_id)
         if admission is not None:
@@ -181,11 +181,11 @@ class RunQuota:
             await self._look_later(self.store.locate(run_id)["awaiting_admission"], run_id, now + round(pause))
 
     async def look_at_admitted(self, admission: Admission, now: int) -> None:
-        """A run was admitted a while ago: it may still have to begin, or be over without a release.
+        """Check a run that was admitted a while ago: it may not have begun, or have ended without a release.
 
         Args:
             admission: The run's.
-            now: In ms of Redis time.
+            now: Redis time in ms.
         """
         key = self.store.locate(admission.run_id)["run"]
         status, member, waits = await self.store.command(
@@ -202,11 +202,11 @@ class RunQuota:
             await self._look_later(key, admission.member, later)
 
     async def _look_later(self, key: str, member: str, at: int) -> None:
-        """Postpone the next look; one that is postponed further already, or no longer wanted, stays as it is."""
+        """Postpone the next check; one that is already due later, or no longer wanted, stays as it is."""
         await self.store.command("postpone a look", "ZADD", key, "XX", "GT", at, member, name="look_later")
 
     async def release(self, admission: Admission) -> None:
-        """Release an admission, or stop waiting for it, and begin the runs that are admitted by that."""
+        """Release an admission, or stop waiting for it, and begin the runs that this admits."""
         await self._begin_all(await self.leave(admission))
         key = self.store.locate(admission.run_id)["releasing"]
         await self.store.command("release an admission", "ZREM", key, admission.releasing, name="give_back")
@@ -221,24 +221,24 @@ class RunQuota:
     # -- one script each -----------------------------------------------------------------------------------------------
 
     async def admit(self, admission: Admission, limit: int, *, said_at: int) -> list[Admission]:
-        """Be admitted, or wait in line.
+        """Admit a run, or let it wait in line.
 
         Args:
             admission: The run's.
             limit: How many runs of the workflow may execute at a time.
-            said_at: When the client said so; the newest counts.
+            said_at: When the client stated that limit; the newest statement counts.
 
         Returns:
-            The runs that are to begin; the one that asked is among them also if it was admitted before.
+            The runs to begin. The one that asks is among them even if it was admitted before.
         """
         return await self._change("admit", admission, since=admission.since, limit=limit, said_at=said_at)
 
     async def leave(self, admission: Admission) -> list[Admission]:
-        """Give up the admission, or the place in line; returns the runs that are admitted by that."""
+        """Give up the admission, or the place in line; returns the runs that this admits."""
         return await self._change("leave", admission)
 
     async def begin(self, admission: Admission) -> bool:
-        """Begin an admitted run and dispatch its work; False when that life of it is over."""
+        """Begin an admitted run and dispatch its work; False if that life of the run is over."""
         run_id = admission.run_id
         try:
             plan = await self.store.plan_of(run_id)

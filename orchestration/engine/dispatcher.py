@@ -1,4 +1,4 @@
-"""What the engine needs of a broker: messages that say that there is work."""
+"""What the engine needs from a broker: messages that say that there is work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..store.replies import Dispatch
 
 
 class Dispatcher(Protocol):
-    """Sends a Celery message per dispatch. May lose or double any of them: the unclaimed index makes up for it."""
+    """Sends a Celery message per dispatch. It may lose or duplicate any of them: the unclaimed index compensates."""
 
     async def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
         """Send one message per dispatch; never raises. When it returns they are sent, or the log says why not."""
 
     def dispatch_soon(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
-        """The same without waiting for it. To be called on the loop of the dispatcher's portal."""
+        """Like `dispatch`, without waiting for it. Call it on the loop of the dispatcher's portal."""

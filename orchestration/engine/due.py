@@ -10,10 +10,10 @@ from ..store.asks import ScriptCall
 from ..store.scripts import load, pack, unpack
 from ..store.verbs import Store
 
-#: At most so much of each kind is due per shard and look; the rest is in the next one.
+#: Maximum number of due entries of each kind that a look returns per shard; the rest is left to the next look.
 BATCH = 64
 
-#: The same for runs that have waited for long. Most are in order, and what is urgent must not wait for that.
+#: The same for runs that have waited for long. Most of them need nothing, and urgent entries must not wait for them.
 LOOKS = 50
 
 #: In addition, this many of the timers that became due last.
@@ -33,13 +33,13 @@ KINDS = (
     "limits",
 )
 
-#: The most shards that one script looks at: Lua can pass only a limited number of arguments to a command.
+#: Maximum number of shards that one script looks at: Lua can pass only a limited number of arguments to a command.
 _SHARDS = 128
 
-#: Ended runs leave the indexes once their keys have expired; so often, in ms, that is looked after.
+#: How often, in ms, ended runs whose keys have expired are removed from the indexes.
 _TRIM_MS = 300_000
 
-#: How many a shard has of one kind that stay where they are although they are due, because they could not be settled.
+#: Kind and shard -> how many due entries to skip: they could not be settled, and stay where they are.
 PassedOver = Mapping[tuple[str, int], int]
 
 _NO_TURNS: Mapping[int, int] = {}
@@ -47,13 +47,13 @@ _NO_TURNS: Mapping[int, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What there is to do.
+    """What is due.
 
     Attributes:
-        now: The time of Redis, in ms.
+        now: Redis time in ms.
         owners: By shard, the owners of all leases.
         due: By kind and shard, what is due; only where it is this process's turn.
-        turns: The instants of its turns, each by the first of the shards that it is in.
+        turns: First shard of a group -> when this process took the turn to sweep that group.
         trims: Whether it is time to trim the indexes of runs.
         parked: Whether work waits for a worker that has its code.
     """
@@ -67,7 +67,7 @@ class Look:
 
 
 def looked_at_together(store: Store) -> list[range]:
-    """All shards, in groups whose keys one command may have."""
+    """All shards, in groups that one command may cover."""
     size = _SHARDS if store.connection.spans_shards else 1
     shards = range(store.settings.shards)
     return [shards[first : first + size] for first in range(0, len(shards), size)]
@@ -76,13 +76,13 @@ def looked_at_together(store: Store) -> list[range]:
 async def look(
     store: Store, passed_over: PassedOver, *, everything: bool = False, turns: Mapping[int, int] = _NO_TURNS
 ) -> Look:
-    """Look at all shards that are reached, and take the turn to sweep them if nobody has within the period.
+    """Look at all reachable shards, and take the turn to sweep them if no process has taken it within the period.
 
     Args:
         store: The runs.
-        passed_over: By kind and shard, how much to look behind.
+        passed_over: How many due entries to skip, by kind and shard.
         everything: Take the turn in any case.
-        turns: As of the caller's last look, whose turns it goes on with unless another process has had one since.
+        turns: Those of the caller's last look; it keeps them unless another process has had a turn since.
     """
     calls = [_call(store, shards, passed_over, everything, turns) for shards in looked_at_together(store)]
     answers: list[Look] = [each for each in await store.reached("look for what is due", *calls) if each is not None]

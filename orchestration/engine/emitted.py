@@ -1,4 +1,4 @@
-"""What an attempt gives to the engine besides its outcome, and what it gets back."""
+"""What an attempt passes to the engine besides its outcome, and what it gets back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Emitted:
         sends: Events for other steps.
         batches: How many early flushes must have arrived.
         exchanges: How many state writes and collect_events calls Redis has answered.
-        taken: Logical names of completed collect_events sets, which go with the work item.
+        taken: Logical names of completed collect_events sets, which are deleted with the work item.
         state: Top-level keys of the state that are written with the outcome -> JSON.
     """
 
@@ -36,11 +36,11 @@ class Emitted:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit came to.
+    """The result of a commit.
 
     Attributes:
         reply: What was applied, or why nothing was.
-        commands: What was asked for, for verbose logs.
+        commands: The commands of the commit, for verbose logs.
     """
 
     reply: Applied | Refusal

@@ -28,8 +28,8 @@ class Counts:
     """What a process has counted for monitors.
 
     Attributes:
-        batch: Recognises these counts when they are sent again.
-        fields: Field of the counters -> how much is added.
+        batch: Identifies these counts when they are sent again.
+        fields: Field of the counters -> how much to add.
     """
 
     batch: str
@@ -38,14 +38,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What a heartbeat learned.
+    """The result of a heartbeat.
 
     Attributes:
         fenced: The owner was declared lost; it must cancel all it runs and begin a new incarnation.
-        lost: Claims that the owner believed to hold and does not.
-        handed_back: Claims beyond those, which are released: run by run, what is to be dispatched.
-        unreached: Why leases in some shards were not renewed, where those of others were.
-        counted: The counts that it was to bring have arrived, if there were any.
+        lost: Claims that the owner believed it held and does not hold.
+        handed_back: Surplus claims, which were released: by run, what is to be dispatched.
+        unreached: Why leases in some shards were not renewed, where those in others were.
+        counted: Whether counts were sent and have arrived.
     """
 
     fenced: bool
@@ -71,17 +71,17 @@ class Leases:
         is_held: Callable[[Held], bool] = lambda _: False,
         counts: Counts | None = None,
     ) -> Pulse:
-        """Renew the lease of everything `owner` holds; one command per shard that it has dealings with.
+        """Renew the lease of everything `owner` holds; one command per shard concerned.
 
         What Redis believes it holds beyond `held` (a claim whose answer never arrived, or that was given up without
         a commit) is handed back.
 
         Args:
             owner: The execution process.
-            held: All it believes to hold, claims under way included.
-            shards: Shards to visit although nothing is held there, because something was until lately. A claim that
-                was given up there would keep a lease which nobody renews, and the owner would be declared dead.
-            is_held: Asked before anything is handed back: a claim made since `held` was listed is no surplus.
+            held: All that it believes it holds, claims in progress included.
+            shards: Shards to visit although nothing is held there, because something was until recently. A claim that
+                was given up there would keep a lease that nobody renews, and the owner would be declared dead.
+            is_held: Called before a claim is handed back: one made since `held` was listed is not surplus.
             counts: Added to the counters of the deployment, once, however often they are sent.
 
         Raises:
@@ -91,8 +91,8 @@ class Leases:
         for each in held:
             by_shard[self.store.locate(each.run_id).shard].append(each)
         if counts is not None:
-            by_shard[_COUNTING_SHARD]  # visited, too
-        # All at once: the shards of a node that is away must not keep those of others from being renewed.
+            by_shard[_COUNTING_SHARD]  # creates the entry, so that it is visited, too
+        # Concurrently: the shards of an unreachable node must not delay the renewal of others.
         replies = await asyncio.gather(
             *(
                 self._beat(shard, owner, mine, counts if shard == _COUNTING_SHARD else None)
@@ -138,7 +138,7 @@ class Leases:
         )
 
     async def fence(self, owner: str, shard: int, *, known_dead: bool = False) -> list[Held]:
-        """Declare an owner lost and learn what it held; empty when nothing is left or its lease still runs."""
+        """Declare an owner lost and return what it held; empty if nothing is left or its lease still runs."""
         names = {"owner": f"owner:{owner}"}
         reply = await self.store.shard_verb("fence", shard, names, owner=owner, known_dead=known_dead or None)
         return [Held.parse(member) for member in unpack(reply[1])] if reply[0] == b"held" else []
@@ -146,13 +146,13 @@ class Leases:
     async def hand_back(
         self, owner: str, held: Sequence[Held], *, charge: bool, suspicion: int = MOST
     ) -> list[tuple[str, Applied]]:
-        """Dispatch again what `owner` will not finish; what has moved on meanwhile is left alone.
+        """Redispatch the work that `owner` will not finish; work that has moved on meanwhile is left alone.
 
         Args:
             owner: The execution process.
             held: What it held.
-            charge: It died at it: this counts as a loss, and they are suspected more.
-            suspicion: Up to this level.
+            charge: The owner died: count a loss of each item, and raise its suspicion by one.
+            suspicion: The level up to which suspicion rises.
         """
         by_run: dict[str, list[Held]] = defaultdict(list)
         for each in held:
@@ -171,13 +171,13 @@ class Leases:
         return done
 
     async def wake(self, run_id: str, timer: str, kind: str, work_id: str, waiter_id: str = "") -> Applied | None:
-        """A timer of a work item is due. None when it fired already or was postponed."""
+        """Fire a due timer of a work item. None if it has already fired or was postponed."""
         verb = "deadline" if kind == "deadline" else "wake"
         reply = await self.store.verb(verb, run_id, {}, timer=timer, kind=kind, w=work_id, wt=waiter_id)
         return self.store.applied(run_id, reply[1]) if reply[0] == b"woken" else None
 
     async def redispatch(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:
-        """Dispatch again, with back-off, what nobody has claimed; items are (work id, queue/priority)."""
+        """Redispatch unclaimed work, with back-off; items are (work id, queue/priority)."""
         reply = await self.store.verb(
             "redispatch",
             run_id,
@@ -197,15 +197,15 @@ class Leases:
         *,
         lacks: str | None = None,
     ) -> bool:
-        """Set aside work whose code this worker lacks. It is not failed: a worker that has the code takes it up.
+        """Set aside work whose code this worker lacks. It is not failed: a worker that has the code resumes it.
 
         Args:
             run_id: The run.
             work_id: The work item.
             workflow: Its workflow's name.
             step: Its step's name.
-            work: The claim, when it was claimed before the code was found missing.
-            lacks: The wire name of an event of it whose class is missing, where the step is there.
+            work: The claim, if the work was claimed before the code was found missing.
+            lacks: If the step's code exists but the class of one of its events is missing: that event's wire name.
         """
         names = {"owner": f"owner:{work.owner if work else ''}"}
         member = work.member if work else None
@@ -219,7 +219,7 @@ class Leases:
     async def unpark(
         self, workflow: str, steps: Iterable[str], knows: Callable[[str], bool] = lambda _: True
     ) -> list[tuple[str, Applied]]:
-        """Take up everything that is parked for these steps, and for want of an event's class if that is known here."""
+        """Resume the work that is parked for these steps, and if an event's class was missing, that `knows` accepts."""
         wanted = set(steps)
         done: list[tuple[str, Applied]] = []
         for shard in range(self.settings.shards):

@@ -1,11 +1,11 @@
 """The engine: what happens to a run, from its start to its end, and everything that follows from each change.
 
-Every verb does the whole of its work: look at the run's surroundings, `decide`, one script, and what its answer asks
-for (dispatch what became ready, admit the next run of a limited workflow, wake a short retry early). When the script
-says that the surroundings have changed meanwhile, it is decided anew. Client, attempt, sweep and server use one engine.
+Every verb does its whole work: look at the run's surroundings, `decide`, run one script, and do what its answer asks
+for (dispatch what became ready, admit the next run of a limited workflow, wake a short retry early). If the script
+answers that the surroundings have changed, the verb decides again. Client, attempt, sweep and server use one engine.
 
-*Promise.* Each script is atomic and may be repeated. A crash between a script and what follows from it is made up for
-by the sweep: the unclaimed index, the timers and the admissions to be released are written by the script itself.
+*Promise.* Each script is atomic and may be repeated. After a crash between a script and what follows from it, the sweep
+does the rest: the script itself writes the unclaimed index, the timers and the admissions to be released.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ from .turns import Turns, not_started
 
 logger = logging.getLogger("umbel.engine")
 
-#: Makes the messages of a start that its script sends itself: plan, run id, commands -> work id -> list, message.
+#: Makes the messages that a start's script sends itself, from plan, run id and commands: work id -> (list, message).
 PushOf = Callable[[Plan, str, Sequence[Command]], dict[str, tuple[str, str]] | None]
 
-#: A retry is woken when its timer's own millisecond is over.
+#: Added to a retry's delay, so that the millisecond of its timer is over when it is woken.
 _PUNCTUALITY_SECONDS = 0.002
 
 
 class Engine:
-    """The verbs on runs. Made once per process and portal; its methods are awaited on any loop."""
+    """The verbs on runs. Made once per process and portal; its methods may be awaited on any loop."""
 
     def __init__(self, store: Store, dispatcher: Dispatcher, *, sends_soon: bool = False) -> None:
         """Args:
         store: The runs.
         dispatcher: Sends the messages for work that became ready.
-        sends_soon: Attempts do not wait until their messages are sent.
+        sends_soon: Whether attempts do not wait until their messages are sent.
         """
         settings = store.settings
         self.store, self.dispatcher = store, dispatcher
@@ -99,15 +99,15 @@ class Engine:
             options: Kept with the run.
             parent: The run that waits for its end.
             num_concurrent_runs: How many runs of the workflow may execute at a time, across the deployment.
-            when_busy: For a run of a session, which its id names: what to do while another one goes on. See
+            when_busy: For a run of a session, which its id names: what to do while another one is in progress. See
                 `Store.start`.
             limits: For routing; by default those of the deployment.
-            push: Makes the messages that the script itself sends, where the broker is the state's Redis.
-            nonce: Recognises this start when it is made again; by default each call is another start.
+            push: Makes the messages that the script sends itself, where the broker is the state Redis.
+            nonce: Identifies this start when it is repeated; by default each call is a new start.
 
         Raises:
             RunExists: The id is taken.
-            SessionBusy, SessionFull, SessionClosed: The session does not take it.
+            SessionBusy, SessionFull, SessionClosed: The session does not accept it.
             StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
         """
         commands = [] if event is None else decide_start(plan, run_id, event, limits or self.limits)
@@ -127,7 +127,7 @@ class Engine:
         await self.started(run_id, plan, reply, limited=num_concurrent_runs is not None)
 
     async def started(self, run_id: str, plan: Plan, reply: Applied | Refusal, *, limited: bool) -> None:
-        """What follows from the answer to a start.
+        """Do what follows from the answer to a start.
 
         Raises:
             RunExists, SessionBusy, SessionFull, SessionClosed: As in `start`.
@@ -146,7 +146,7 @@ class Engine:
 
         Args:
             run_id, status, event: The run, how it ends, and its last event.
-            if_due: Only if its time is over.
+            if_due: Only if its time limit is over.
 
         Raises:
             RunNotFound: No such run.
@@ -157,14 +157,14 @@ class Engine:
         return ended is not None
 
     async def _after_end(self, run_id: str, ended: Applied) -> None:
-        """What the end of a run leads to for others. Never raises: the sweep does what is left."""
+        """Do what the end of a run requires for other runs. Never raises: the sweep does what is left."""
         await self.turns.pass_on(ended)
         await self.outbox.follow(run_id, ended)
 
     async def retry(self, run_id: str) -> Applied:
-        """Execute the unfinished steps of an ended run; what has been done is kept. Its time limit begins anew.
+        """Execute the unfinished steps of an ended run; what has been done is kept. Its time limit starts again.
 
-        *Promise:* one script decides and revives, so of two callers at once, one gets `NotRetried`: the run is running.
+        *Promise:* one script decides and revives, so one of two concurrent callers gets `NotRetried`: it is running.
 
         Raises:
             NotRetried: The run is running, has completed, or has no unfinished step.
@@ -183,11 +183,11 @@ class Engine:
     async def send(
         self, run_id: str, send_id: str, plan: Plan, event: Envelope, target: str | None, limits: Limits | None = None
     ) -> None:
-        """Send an event into a run. *Promise:* applied once per `send_id`, also when it is asked again.
+        """Send an event into a run. *Promise:* applied once per `send_id`, even if the call is repeated.
 
         Args:
             run_id: The run.
-            send_id: Names this send.
+            send_id: Identifies this send.
             plan: The run's.
             event: What is sent.
             target: The only step it is for; checked by the caller.
@@ -227,13 +227,13 @@ class Engine:
         return await self.store.claim(run_id, work_id, dispatch_no, claim_id=claim_id, owner=owner, room=room)
 
     async def clear_staged(self, work: Work) -> None:
-        """Remove what earlier attempts had staged and never committed; before anything else is staged."""
+        """Remove what earlier attempts have staged and not committed. Call it before anything else is staged."""
         await unstage(self.store, work, CHUNK // 5)  # an entry may have CHUNK events
 
     async def flush(
         self, work: Work, plan: Plan, *, batch: int, publishes: Sequence[Command], sends: Sequence[Sent]
     ) -> Applied | Refusal:
-        """Bring a burst of a running step to Redis. *Promise:* applied once per batch number."""
+        """Write what a running step has emitted so far to Redis. *Promise:* applied once per batch number."""
         events = [event for _, event, _ in sends]
         surroundings = await self.store.waiters_for(work.run_id, events) if sends and work.version else Surroundings()
         while True:
@@ -264,16 +264,16 @@ class Engine:
         carry_on: CarryOn | None = None,
         quickly: bool = True,
     ) -> Committed:
-        """Record the outcome of a claimed work item and everything its step did, under its token, at once.
+        """Record the outcome of a claimed work item and everything its step did, under its token, atomically.
 
         Args:
             work: What was claimed.
             plan: The run's.
-            outcome: What the step came to.
+            outcome: The outcome of the attempt.
             emitted: What else it emitted.
             entry: The journal's summary of this attempt.
-            carry_on: The offer to go on with work that this makes ready.
-            quickly: Not if the caller needs the commands.
+            carry_on: The offer to continue with work that this commit makes ready.
+            quickly: Whether a quick commit will do; False if the caller needs the commands.
         """
         prepared = None
         if quickly and self._quick is not None:
@@ -315,14 +315,14 @@ class Engine:
     def decided(
         self, work: Work, plan: Plan, outcome: Outcome, emitted: Emitted, surroundings: Surroundings
     ) -> Decision:
-        """What follows from an outcome and all else that an attempt emitted. Writes nothing."""
+        """Decide what follows from an outcome and everything else that an attempt emitted. Writes nothing."""
         routed, left = self._routed(work, plan, emitted.sends, surroundings)
         decision = decide(plan, work, outcome, left, self.limits)
         commands = [*emitted.publishes, *(command for _, sent in routed for command in sent), *decision.commands]
         return replace(decision, commands=commands, sensitive=decision.sensitive or bool(emitted.sends))
 
     async def _around(self, work: Work, outcome: Outcome, emitted: Emitted) -> Surroundings:
-        """What matters to a decision. No outcome depends both on who waits and on the inbox."""
+        """The surroundings that matter to a decision. No outcome depends on both the waiters and the inbox."""
         if isinstance(outcome, Suspended):
             return await self.store.inbox(work.run_id)
         events = [*(event for _, event, _ in emitted.sends), *routed_events(outcome)]
@@ -331,9 +331,9 @@ class Engine:
     def _routed(
         self, work: Work, plan: Plan, sends: Sequence[Sent], surroundings: Surroundings
     ) -> tuple[list[tuple[str, list[Command]]], Surroundings]:
-        """The commands of sent events by their identity, and the surroundings they leave.
+        """Route sent events: identity and commands of each, and the surroundings after them.
 
-        A sent event leaves the step's fan-outs: only returned events can be gathered.
+        A sent event is outside the step's fan-outs: only returned events can be gathered.
         """
         origin = Origin(work.ids_of, work.work_id, recoveries=work.recoveries)
         routed = []
@@ -344,7 +344,7 @@ class Engine:
         return routed, surroundings
 
     async def cancel_work(self, run_id: str, selection: Selection, *, reason: str = "", **about: Any) -> int:
-        """Cancel single steps of a run that goes on, see `cancel_work`; returns how many executions that were."""
+        """Cancel single steps of a running run, see `step_cancels.py`; returns how many work items that were."""
         plan = await self.store.plan_of(run_id)
         count, changes = await cancel_work(self.store, run_id, plan, selection, self.limits, reason=reason, **about)
         for change in changes:
@@ -352,17 +352,17 @@ class Engine:
         return count
 
     async def follow(self, run_id: str, changed: Applied) -> None:
-        """Send the messages for work of a run, whose plan is looked up, and do what else follows from its change."""
+        """Do what follows from a change of a run: send the messages for its work, and what other runs require."""
         await self.dispatch(run_id, changed.dispatches)
         await self._after_end(run_id, changed)
 
     async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
-        """Send the messages for work of a run, whose plan is looked up."""
+        """Send the messages for a run's work; looks up its plan."""
         if dispatches:
             await self.dispatcher.dispatch(await self.store.plan_of(run_id), dispatches)
 
     def _wake_in(self, seconds: float, work: Work, plan: Plan) -> None:
-        """Be punctual about a short delay: the timer is in Redis and any sweep acts on it, but only every so often."""
+        """Wake a retry punctually after a short delay: sweeps act on its timer in Redis only every `sweep_seconds`."""
         if seconds > 2 * self.store.settings.sweep_seconds:
             return
         loop = asyncio.get_running_loop()
@@ -393,7 +393,7 @@ class Engine:
             await self.dispatcher.dispatch(plan, dispatches)
 
     def close(self) -> None:
-        """Leave retries to their timers."""
+        """Stop waking retries: the sweep acts on their timers."""
         for each in list(self._waking):
             with contextlib.suppress(RuntimeError):  # its loop is closed already
                 each.cancel()

@@ -1,10 +1,10 @@
-"""Quick commits: a step has returned one event, nobody waits for events, and the same was decided before.
+"""Quick commits: a known decision is used again for a step that returned one event in a run without waiters.
 
-What follows from such an outcome is the same for every event of one class at one step, except for ids and content. So
-it is decided once, by the `decide` that decides everything, and kept as a `Path`: the packed commands with gaps.
-Where the event goes to one step that the process goes on with, which is most of all work, `hop.lua` applies it with few
-commands, or answers that the run is not as the path supposes; then the ordinary commit follows, which leaves exactly
-the same.
+What follows from such an outcome is the same for every event of one class at one step, except for ids and content. It
+is decided once, by the same `decide` as everything else, and kept as a `Path`: the packed commands with gaps.
+Most often the event goes to a single step that this process continues with. Then `hop.lua` applies the path with few
+commands, or answers that the run is not as the path assumes. In that case the ordinary commit follows, which leaves
+exactly the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..store.scripts import pack
 from ..store.verbs import Store
 from .emitted import Emitted
 
-#: Above this many paths all are dropped; a deployment has a few per step.
+#: When there are this many paths, all are dropped; a deployment has a few per step.
 _MOST_PATHS = 10_000
 #: Larger events are stored beside the work record.
 _IN_RECORD_BYTES = 2048
@@ -41,7 +41,7 @@ class Path:
     Attributes:
         step: The one step that the event goes to; empty if it is gathered, or ends the run.
         level: The fan-out that gathers the event, counted from the innermost one.
-        gaps: What fills the gaps, in order.
+        gaps: Names of the values that fill the gaps, in order.
         pieces: The packed commands around them.
         sensitive: As in `Decision`.
         where: Arguments of `hop.lua` that are always the same.
@@ -55,7 +55,7 @@ class Path:
     where: Mapping[str, Any]
 
     def commands(self, filling: Mapping[str, bytes]) -> bytes:
-        """The commands that `decide` would give, packed."""
+        """The commands that `decide` would return, packed."""
         parts = [self.pieces[0]]
         for gap, piece in zip(self.gaps, self.pieces[1:], strict=True):
             parts += (filling[gap], piece)
@@ -71,8 +71,8 @@ class Prepared:
         event: What was returned.
         data: Its envelope as it is stored.
         event_id: Its identity; empty where the path has no next step.
-        work_id: Of the next work item; likewise.
-        commands: What `decide` would give, packed.
+        work_id: Id of the next work item; likewise.
+        commands: What `decide` would return, packed.
     """
 
     path: Path
@@ -84,7 +84,7 @@ class Prepared:
 
     @property
     def decision(self) -> Decision:
-        """The same for an ordinary commit."""
+        """The decision for an ordinary commit."""
         return Decision(sensitive=self.path.sensitive, packed=self.commands)
 
 
@@ -101,7 +101,7 @@ class QuickCommits:
         self._paths: dict[_Key, Path | None] = {}
 
     def prepared(self, work: Work, plan: Plan, outcome: Outcome, emitted: Emitted) -> Prepared | None:
-        """What follows from an outcome; None where it has to be decided."""
+        """What follows from an outcome; None where `decide` is needed."""
         if not isinstance(outcome, Returned) or outcome.event is None:
             return None
         if work.version or emitted.publishes or emitted.sends or emitted.state:
@@ -125,7 +125,7 @@ class QuickCommits:
     async def hop(
         self, prepared: Prepared, work: Work, emitted: Emitted, entry: Mapping[str, Any], carry_on: CarryOn
     ) -> Work | None:
-        """Commit and go on; None when it takes an ordinary commit, and nothing was written."""
+        """Commit and continue; None if it takes an ordinary commit, in which case nothing was written."""
         path = prepared.path
         if not path.step or path.step in carry_on.not_steps or not _is_simple(work, emitted):
             return None
@@ -145,7 +145,7 @@ class QuickCommits:
         return await hop(self._store, work, to)
 
     def _denied(self, carry_on: CarryOn) -> dict[str, Any]:
-        """What the journal keeps of the offer to go on, as an ordinary commit has it."""
+        """What the journal keeps of the offer to continue, as in an ordinary commit."""
         return {"deny": dict.fromkeys(carry_on.not_steps, 1)} if carry_on.not_steps and self._keeps_commands else {}
 
     def _path(self, work: Work, plan: Plan, outcome: Returned, event: Envelope) -> Path | None:
@@ -188,12 +188,12 @@ class QuickCommits:
 
 
 def _packed_scope(path: str) -> bytes:
-    """As it is in a packed command, with the field's name."""
+    """A scope as it is in a packed command, with the field's name."""
     return pack("sc") + pack(path)
 
 
 def _around_gaps(packed: bytes, filling: Mapping[str, bytes]) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
-    """Where the values lie in the packed commands, and what is around them."""
+    """The names of the values in the packed commands, in order, and the pieces around them."""
     found = []
     for name, value in filling.items():
         at = packed.find(value)
@@ -208,7 +208,7 @@ def _around_gaps(packed: bytes, filling: Mapping[str, bytes]) -> tuple[tuple[str
 
 
 def _is_simple(work: Work, emitted: Emitted) -> bool:
-    """Whether neither its record nor what it emitted has anything that a hop leaves alone."""
+    """Whether neither its record nor what it emitted has anything that a hop does not handle."""
     return not (
         emitted.batches
         or emitted.exchanges

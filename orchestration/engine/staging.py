@@ -1,4 +1,4 @@
-"""Large fan-outs are brought to Redis in chunks, before the commit that makes them visible."""
+"""Staging: large fan-outs are written to Redis in chunks, before the commit that makes them visible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..store.verbs import Store
 
 
 async def stage(store: Store, work: Work, decision: Decision, chunk: int) -> Refusal | None:
-    """Bring a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
+    """Write a large fan-out to Redis in chunks. Invisible until the commit under the same token; repeatable."""
     for step, items in decision.staged.items():
         segment = items[0].member_of or f"{work.token}:{step}"
         chunks = list(_chunks(items, chunk))
@@ -27,7 +27,7 @@ async def stage(store: Store, work: Work, decision: Decision, chunk: int) -> Ref
                 items=[staged_item(item) for item in chunks[0]],
                 extra=_members(store, work, segment),
             )
-            if reply[0] == b"resized":  # decided anew on other waiters, this attempt brings another number
+            if reply[0] == b"resized":  # decided again with other waiters, it has another number
                 await _clear(store, work, segment, reply[1], chunk)
             elif reply[0] == b"staged":
                 del chunks[0]
@@ -37,7 +37,7 @@ async def stage(store: Store, work: Work, decision: Decision, chunk: int) -> Ref
 
 
 def _chunks(items: Sequence[Staged], chunk: int) -> Iterator[Sequence[Staged]]:
-    """Parts of not much more events than that: an item has `chunk` at most."""
+    """Parts of fewer than 2 * `chunk` events: one item has at most `chunk`."""
     first = events = 0
     for at, item in enumerate(items):
         events += len(item.more) or 1
@@ -49,7 +49,7 @@ def _chunks(items: Sequence[Staged], chunk: int) -> Iterator[Sequence[Staged]]:
 
 
 async def unstage(store: Store, work: Work, chunk: int) -> None:
-    """Clear what earlier attempts had staged and never committed. Call it before anything else is staged."""
+    """Clear what earlier attempts have staged and not committed. Call it before anything else is staged."""
     for segment, size in work.segments.items():
         await _clear(store, work, segment, size, chunk)
 

@@ -1,8 +1,8 @@
-"""The sweep: periodic rescue, run by every worker. Expired leases, due timers, unclaimed dispatches, admissions that
-were neither taken nor released.
+"""The sweep: periodic rescue, run by every worker.
 
-Killing "the orchestrator" kills nothing because there is none: any worker may sweep. Taking turns (`due.py`)
-only saves work: two sweeps at once do no harm, since each action is one idempotent script.
+It handles expired leases, due timers, unclaimed dispatches, and admissions that were neither taken nor released. No
+single process is "the orchestrator" that could be killed: any worker may sweep. Taking turns (`due.py`) only saves
+work: two concurrent sweeps do no harm, since each action is one idempotent script.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .trimming import Trimming
 
 logger = logging.getLogger("umbel.sweep")
 
-#: So much is settled at a time: the scripts go out together.
+#: How many entries are settled at a time: their scripts are sent together.
 AT_ONCE = 64
 
-#: So much of one kind a pass takes up, so that thousands of timers that are due at once delay neither the other kinds
-#: nor what becomes due meanwhile, and the next look comes before another process believes that nobody sweeps.
+#: How many entries of one kind a pass handles. Thousands of timers that are due at once must delay neither the other
+#: kinds nor what becomes due meanwhile, and the next look must come before another process concludes that none sweeps.
 MOST = 4 * AT_ONCE
 
-#: So many passes are left to a process that was found to sweep.
+#: How many passes are left to another process that was found to sweep.
 LEFT_TO_OTHERS = 2
 
 #: Pages of unclaimed dispatches, and dispatches per page, examined per shard and pass for those that count as lost.
@@ -41,44 +41,46 @@ PAGES, PAGE = 4, 500
 
 
 class Sweep:
-    """One deployment's rescue, a pass at a time."""
+    """Sweeps one deployment, one pass at a time."""
 
     def __init__(self, engine: Engine, backlog: Callable[[str], Awaitable[int | None]]) -> None:
         """Args:
-        engine: Of the deployment.
-        backlog: Messages waiting in a broker queue; None when the broker cannot say.
+        engine: The deployment's.
+        backlog: Messages waiting in a broker queue; None if the broker does not report it.
         """
         self.engine = engine
         self.store, self.leases, self.quota = engine.store, engine.leases, engine.quota
         self.backlog = backlog
         self._trimming = Trimming(self.store)
-        #: More is due than one pass takes up: the next one should follow at once.
+        #: Whether more is due than one pass handles: the next one should follow at once.
         self.is_behind = False
         self._leaves_to_others = 0
         self._turns: Mapping[int, int] = {}
-        self._passed_over: dict[tuple[str, int], int] = {}  # kind, shard -> what stays there, before what is looked at
+        self._passed_over: dict[tuple[str, int], int] = {}  # kind, shard -> how many entries to skip
         self._passed_before = self._passed_over
-        self._looked: dict[int, int] = {}  # shard -> how much of its unclaimed index the last pass has looked through
+        self._looked: dict[int, int] = {}  # shard -> where in its unclaimed index the last pass stopped
 
     async def sweep(self, *, everything: bool = False) -> int:
-        """One pass: look, and take care of what is due unless another process has lately.
+        """One pass: look, and handle what is due unless another process has done so recently.
 
         Args:
-            everything: Whether or not another process has (tests).
+            everything: Even if another process has (for tests).
 
         Returns:
-            How many things were taken care of.
+            How many entries were handled.
         """
         found = await self.look(everything=everything)
         return 0 if found is None else await self.settle(found)
 
     async def look(self, *, everything: bool = False) -> Look | None:
-        """See what there is to do. A pass that could not take up everything is followed by this process's next, while
-        the others leave it the turn: they would only take up the same.
+        """Find what is due.
+
+        After a pass that could not handle everything, the same process has the next turn, too. The others leave it the
+        turn, because they would only handle the same entries.
 
         Returns:
-            What was found; None in the passes that are left to another process, which has lately had its turn: as long
-            as nobody has a lease and nothing is parked, there is nothing that only this process can see to.
+            What was found. None in a pass that is left to another process, which has recently had its turn. If nobody
+            holds a lease and nothing is parked, nothing is left that only this process can do.
         """
         if self._leaves_to_others and not (everything or self.is_behind):
             self._leaves_to_others -= 1
@@ -99,7 +101,7 @@ class Sweep:
         return found
 
     async def settle(self, found: Look) -> int:
-        """Take care of what a look has found; returns how many things that were."""
+        """Handle what a look has found; returns how many entries were handled."""
         self._passed_before, self._passed_over, self.is_behind = self._passed_over, {}, False
         now, due = found.now, found.due
         done = await self._all("leases", due, lambda shard, owner: self.lose_owner(owner, shard=shard))
@@ -127,11 +129,11 @@ class Sweep:
         act: Callable[[int, str], Awaitable[Any]],
         most: int = BATCH,
     ) -> int:
-        """Act on what is due of one kind, many at a time and shard by shard in turn, so that none waits for another.
-        What became ready by it, where `act` returns that, is dispatched together.
+        """Act on the due entries of one kind, many at a time, alternating between shards: none waits for another.
 
-        What cannot be settled is reported and stays where it is. The next pass looks behind it, and after the last one
-        from the beginning: it cannot keep what comes after it from being found.
+        The work that became ready, where `act` returns it, is dispatched together. An entry that cannot be settled is
+        reported and stays where it is. The next pass skips it, and after the end of the index passes start from the
+        beginning again: such an entry cannot hide those behind it.
         """
         found = due.get(kind, {})
         left: Counter[int] = Counter()
@@ -182,7 +184,7 @@ class Sweep:
         """Look at the runs of a limited workflow that were admitted a while ago."""
         kind = f"admitted:{workflow}"
         key, passed = self.store.keys.in_shard(shard, kind), self._passed_before.get((kind, shard), 0)
-        # A look that is postponed by more than ever is was postponed before Redis's clock was set back.
+        # Looks are never postponed further than this; a later one dates from before Redis's clock was set back.
         latest = now + round(self.store.settings.redispatch_max_seconds * 1000)
         found, beyond = await self.store.batch(
             "look at admitted runs",
@@ -218,7 +220,7 @@ class Sweep:
         try:
             record = await self.store.run(run_id)
             timeout = record.options.get("timeout")
-            if timeout is None:  # a rewind has given it a limit: what is known is how long the run has lasted
+            if timeout is None:  # a rewind has set the limit: only the run's age is known
                 timeout = (now - record.created_at) / 1000
             active = await self.store.active_steps(run_id)
         except RunNotFound:
@@ -244,13 +246,13 @@ class Sweep:
     # -- unclaimed dispatches ------------------------------------------------------------------------------------------
 
     async def _horizons(self, now: int) -> dict[str, int]:
-        """Per queue and priority: a dispatch due before this instant was lost.
+        """Per queue and priority, the instant before which a due dispatch counts as lost.
 
-        An empty broker queue has lost everything unclaimed that is due. In a queue that is merely long, only what its
-        FIFO has passed over was lost: dispatched (and its patience over) before the newest claimed dispatch of the same
-        priority. A more urgent one overtakes without anything being lost. When the broker does not say how long a queue
-        is, nothing counts as lost before `redispatch_max_seconds`. A claim in the future says nothing: since then
-        Redis's clock was set back.
+        If a broker queue is empty, everything unclaimed that is due was lost. In a queue that is merely long, a
+        dispatch was lost only if the FIFO has passed it over: it was due before the newest claimed dispatch of the same
+        priority was sent. A dispatch of higher priority overtakes others without any loss. If the broker does not
+        report the length of a queue, a dispatch also counts as lost when it has been due for `redispatch_max_seconds`.
+        A claim in the future is ignored: Redis's clock has been set back since.
         """
         keys, shards = self.store.keys, range(self.store.settings.shards)
         asked: list[Command] = [("HKEYS", keys.in_shard(shard, "unclaimed_counts")) for shard in shards]
@@ -277,10 +279,10 @@ class Sweep:
         return await self._all("unclaimed", due, lambda _, run_id: self._redispatch_run(run_id, lost[run_id]))
 
     async def _lost(self, shard: int, horizons: dict[str, int]) -> dict[str, list[tuple[str, str]]]:
-        """What counts as lost, by run.
+        """The dispatches that count as lost, by run.
 
-        What waits in a queue that is merely long must not hide what another queue has lost: the index is looked through
-        page by page, and in the next pass from where this one left off.
+        Dispatches that wait in a queue that is merely long must not hide what another queue has lost: the index is read
+        page by page, and the next pass continues where this one stopped.
         """
         key = self.store.keys.in_shard(shard, "unclaimed")
         horizon = max(horizons.values(), default=0)
@@ -301,7 +303,7 @@ class Sweep:
                 return lost
             if taken >= PAGE:
                 break
-        self._looked[shard] = looked - taken  # what is dispatched again moves on
+        self._looked[shard] = looked - taken  # redispatched entries move back
         return lost
 
     async def _redispatch_run(self, run_id: str, items: Sequence[tuple[str, str]]) -> Applied:

@@ -1,4 +1,4 @@
-"""The indexes of ended runs: which names go because the runs are not kept any more."""
+"""Trimming the indexes of ended runs: names of runs that are no longer stored are removed."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from ..connection.failpoints import failpoint
 from ..store.asks import Command
 from ..store.verbs import Store
 
-#: Names looked at together, and pages of runs that are all kept, in one pass and index.
+#: Names checked together; and how many pages of runs that are all kept end a pass over an index.
 _PAGE, _PAGES = 500, 4
 
 _STATUSES = ("completed", "failed", "cancelled", "timed_out")
 
 
 class Trimming:
-    """Takes the runs out of the indexes whose keys have expired.
+    """Removes runs whose keys have expired from the indexes.
 
-    A run may be kept longer than the settings say, so each one that has ended before is looked for. What a pass costs
-    does not grow with their number: the next one begins behind those that it found.
+    A run may be kept longer than the settings say, so each run past its retention is checked. The cost of a pass does
+    not grow with the number of kept runs: the next pass begins behind those that this one found.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._kept: dict[str, int] = {}  # index -> how many at its beginning need no look this time
+        self._kept: dict[str, int] = {}  # index -> how many at its beginning to skip
 
     async def trim(self, now: int) -> None:
         """One pass.
 
-        *Promise:* a run that is kept stays listed, but a process of an earlier release does not look. What a crash
-        leaves is taken by the next pass.
+        *Promise:* a run that is kept stays listed, but a process of an earlier release does not check that. What a
+        crash leaves is removed by the next pass.
         """
         store = self._store
         over = now - round(store.settings.retention_seconds * 1000)
@@ -49,7 +49,7 @@ class Trimming:
         failpoint("trim", "after")
 
     async def _forget(self, index: str, runs: list[str]) -> int:
-        """Of these, take out those that are not kept; returns how many they were."""
+        """Remove those of these runs that are no longer stored; returns how many."""
         asked: list[Command] = [("EXISTS", self._store.locate(run_id)["run"]) for run_id in runs]
         kept = await self._store.batch("look for kept runs", *asked) if asked else []
         over = [run_id for run_id, is_kept in zip(runs, kept, strict=True) if not is_kept]

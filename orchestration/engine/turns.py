@@ -1,4 +1,4 @@
-"""Whose turn it is: what the end of a run, or a start that found another run, leads to for others."""
+"""Turns: which run begins when another one ends, and why a run could not be started."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .dispatcher import Dispatcher
 
 
 class Turns:
-    """Lets runs begin that have waited for the end of another one. *Promise:* as of `RunQuota`."""
+    """Begins runs that have waited for the end of another one. *Promise:* as for `RunQuota`."""
 
     def __init__(self, store: Store, dispatcher: Dispatcher, quota: RunQuota) -> None:
         """Args:
         store: The runs.
         dispatcher: Sends the messages for runs that begin.
-        quota: Of workflows that limit how many of their runs execute at a time.
+        quota: Admits runs of workflows with a concurrency limit.
         """
         self.store, self.dispatcher, self.quota = store, dispatcher, quota
 
     async def pass_on(self, ended: Applied) -> None:
-        """A run has ended, and the next one of its session has begun with that: send its messages."""
+        """Release an ended run's admission, and send the messages of its session's next run if that has begun."""
         await self.quota.pass_on(ended.leaving)
         following = ended.following
         if following is None:
@@ -35,13 +35,13 @@ class Turns:
             await self.dispatcher.dispatch(plan, following.dispatches)
 
     async def look_at(self, state_id: str, now: int) -> None:
-        """Runs of a session have been waiting for long: whether it is at one that has ended.
+        """Begin the next run of a session whose runs have waited for long, if its current run has ended.
 
         A process of an earlier release ends a run without beginning the next one.
 
         Args:
-            state_id: Of the session.
-            now: In ms of Redis time.
+            state_id: The session's.
+            now: Redis time in ms.
         """
         at = await current_run(self.store, session_of(f"{state_id}."))
         pause = round(self.store.settings.redispatch_max_seconds * 1000)

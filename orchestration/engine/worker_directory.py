@@ -9,27 +9,27 @@ from typing import Any
 from ..store.replies import pairs
 from ..store.verbs import Store
 
-#: A worker that was killed stays in the directory for so long, to be seen by people and monitors.
+#: How long a worker that was killed stays in the directory, visible to people and monitors.
 FORGOTTEN_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class SeenWorker:
-    """One worker that has announced itself and not said goodbye.
+    """One worker that has announced itself and not deregistered.
 
     Attributes:
         name: Its Celery node name.
         host: Where it runs.
         pid: Its main process there.
-        workflows: Names of the workflows it has the code of.
+        workflows: Names of the workflows whose code it has.
         queues: The queues it takes messages from.
-        paused: Queues that it was started with and takes nothing from now: their consumer was cancelled.
-        silent_seconds: Since its last announcement.
-        is_live: It announced itself recently enough to be believed.
+        paused: Queues that it was started with but takes nothing from now: their consumer was cancelled.
+        silent_seconds: Time since its last announcement.
+        is_live: Whether its last announcement is recent enough.
         detours: Why its messages pass through Celery's consumer instead of going straight to its pool.
-        library: The library of functions that it uses; empty for a worker of a release without.
-        sources: Workflow -> file and digest of its code there, where they are known.
-        pool: What executes its steps: `asyncio`, `prefork`, `solo`, `thread`, …; empty for a worker that does not say.
+        library: The library of functions that it uses; empty for a worker of a release without one.
+        sources: Workflow -> file and digest of its code on that worker, where known.
+        pool: What executes its steps: `asyncio`, `prefork`, `solo`, `thread`, …; empty if it does not report it.
         events: Event that comes from outside -> its fields, as `tasks/values/described_fields.py` describes them.
     """
 
@@ -48,12 +48,12 @@ class SeenWorker:
     pool: str = ""
 
     def serves(self, workflow: str) -> bool:
-        """Whether runs of this workflow may go on here."""
+        """Whether this worker can execute steps of the workflow."""
         return self.is_live and workflow in self.workflows
 
 
 async def seen_workers(store: Store) -> list[SeenWorker]:
-    """All workers that are announced, by name; those that were killed stay for 15 minutes and are not live."""
+    """All announced workers, by name; those that were killed stay for 15 minutes and are not live."""
     announced, (seconds, micros) = await store.batch(
         "look at the workers", ("HGETALL", store.keys.in_shard(0, "workers")), ("TIME",)
     )
@@ -61,7 +61,7 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
     found = []
     for name, data in sorted(pairs(announced).items()):
         about = json.loads(data)
-        # In the future: announced before Redis's clock was set back. A worker that lives announces itself soon again.
+        # If in the future: announced before Redis's clock was set back. A live worker soon announces itself again.
         silent = abs(int(seconds) + int(micros) / 1e6 - about["seen_at"] / 1000)
         found.append(
             SeenWorker(
@@ -86,7 +86,7 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
 async def forget_silent(store: Store) -> None:
     """Remove workers that have been silent for `FORGOTTEN_SECONDS`: they were killed.
 
-    *Promise:* one that lives after all is back with its next sweep.
+    *Promise:* one that is alive after all returns with its next sweep.
     """
     forgotten = [worker.name for worker in await seen_workers(store) if worker.silent_seconds > FORGOTTEN_SECONDS]
     if forgotten:

@@ -1,4 +1,4 @@
-"""The past of a run: rebuilt from its journal, compared, looked at, taken up again.
+"""A run's past: rebuilding it from the journal, comparing it with the live run, forking and rewinding.
 
-Here is everything that works with past states; writing the journal is the store's. Read `rebuild.py` first.
+The store writes the journal; this package reads and packs it. Read `rebuild.py` first.
 """

@@ -1,7 +1,7 @@
-"""The attempts that a run's journal records: what each was given, what it read and wrote on its way, what it came to.
+"""The attempts in a run's journal: what each received, what it read and wrote, and its outcome.
 
-One pass over the journal, done again entry by entry on keys of its own (`rebuild.py`): what an attempt was given is in
-the work record as it was just before the outcome.
+The journal is replayed once, entry by entry, on scratch keys (`rebuild.py`). What an attempt received is in its work
+record, as that stands just before the outcome.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .packing.checkpoints import instant_in, packed
 from .rebuild import rebuilding
 from .scratch import Scratch
 
-#: Begins the name of a value that `ctx.once` has kept, among the answers of a work item's calls.
+#: Prefix of `ctx.once` values among the names of a work item's calls.
 _ONCE = "once|"
 
 
@@ -32,9 +32,10 @@ class StateWrite:
     """One write to the state.
 
     Attributes:
-        work_id: Of the step that wrote; empty for a caller.
-        before: The keys that it changed, as they were; None where there was none.
-        after: The same as it left them.
+        work_id: The work item that wrote; empty for a caller, and for the start, a restore, a rewind or a session's
+            turn.
+        before: The changed keys with their previous values; None for a key that did not exist.
+        after: The same keys with their new values; None for a key that was deleted.
     """
 
     work_id: str
@@ -47,19 +48,19 @@ class RecordedAttempt:
     """One attempt of a step that has reported an outcome.
 
     Attributes:
-        seq: Number of the entry with the outcome.
-        work: What it was given; all events are `bound`, also those of a fan-in.
+        seq: Number of the journal entry with the outcome.
+        work: What the attempt received. All its events are in `bound`, also those of a fan-in.
         outcome: `returned`, `fannedout`, `failed`, `suspended`, `awaiting` or `grouped`.
-        error: Of a failure: class and message, as the journal cuts it.
-        commands: What was applied for the outcome and for what it sent and published, as in the journal.
-        is_cut: It began before what is kept of the journal: the rest is not all that it did.
-        is_taken: The outcome was taken from the run that this one is a fork of; no step was executed.
-        early: What it had published before its outcome, as the run's stream has it; None for what that has dropped.
-        state: The state when it began.
-        writes: What was written to the state from then until its outcome, by anybody.
+        error: For a failure: class and message, truncated as in the journal.
+        commands: The commands applied for the outcome and for what the attempt sent and published, as in the journal.
+        is_cut: The attempt began before the oldest journal entry that is kept; the rest may lack part of what it did.
+        is_taken: The outcome was taken from the run that this one was forked from; no step was executed.
+        early: Events published before the outcome, from the run's stream; None for each that the stream has dropped.
+        state: The state when the attempt began.
+        writes: All writes to the state from then until the outcome, by any writer.
         memos: Key of each `ctx.once` of the work item -> JSON.
-        answers: Name of each of its calls of `collect_events` -> the set that it completed, None if it did not.
-        added: The same -> the event that it added in this attempt.
+        answers: Name of each `collect_events` call of the work item -> the set that it completed, None if it did not.
+        added: Name of a `collect_events` call -> the event that it added in this attempt.
     """
 
     seq: int
@@ -106,23 +107,23 @@ async def attempts(store: Store, run_id: str, past: list[Entry]) -> AsyncIterato
 
 
 class _Reading:
-    """What is known at one entry; the scratch stands at it or shortly before."""
+    """The data gathered up to a journal entry. The scratch run is at that entry or shortly before it."""
 
     def __init__(self, scratch: Scratch, kept_since: int) -> None:
         self._scratch, self._keys, self._kept_since = scratch, scratch.keys, kept_since
         self._state_key = scratch.keys[f"state:{state_id_of(scratch.run_id)}"]
         self._state: dict[str, bytes] = {}
-        #: (number of the entry, its instant, the write).
+        #: (number of the entry, its time in ms, the write).
         self._writes: list[tuple[int, int, StateWrite]] = []
-        #: Work item -> number of the entry with its last claim of its own, or its last outcome.
+        #: Work item -> number of the entry with its last separate claim or its last outcome.
         self._last: dict[str, int] = {}
-        #: Of attempts that have not ended, by work item.
+        #: For attempts that have not ended, by work item.
         self._commands: dict[str, list[Mapping[str, Any]]] = {}
         self._early: dict[str, list[Envelope | None]] = {}
         self._added: dict[str, dict[str, Envelope]] = {}
 
     async def begin(self) -> None:
-        """Read the state that is there before the first entry."""
+        """Read the state that exists before the first entry."""
         self._state = await self._whole_state()
 
     async def _whole_state(self) -> dict[str, bytes]:
@@ -130,7 +131,7 @@ class _Reading:
         return {name.decode(): value for name, value in found.items()}
 
     async def passed(self, entry: Entry) -> None:
-        """Note what an attempt did on its way."""
+        """Record what an entry contributes to an attempt."""
         work_id, args = entry.work_id, entry.arguments
         match entry.kind:
             case "state":
@@ -146,14 +147,14 @@ class _Reading:
                     self._commands.setdefault(work_id, []).extend(send["commands"])
             case "stage":
                 self._commands.setdefault(work_id, []).extend(_staged(args))
-            case "claim" | "commit":  # of an attempt that was lost, nothing counts
+            case "claim" | "commit":  # drops what a lost attempt left
                 self._commands.pop(work_id, None)
                 self._early.pop(work_id, None)
                 self._added.pop(work_id, None)
                 self._last[work_id] = entry.seq
 
     async def attempt(self, entry: Entry) -> RecordedAttempt:
-        """The attempt that an entry gives the outcome of; the scratch stands just before it."""
+        """The attempt whose outcome an entry records. The scratch run is just before that entry."""
         packed = await self._command("HGET", self._keys["work"], entry.work_id)
         record = decode(packed)
         work = await self._work(entry.work_id, record, packed)
@@ -194,7 +195,7 @@ class _Reading:
         return replace(work, bound=gathered, members=None)
 
     async def _payloads(self, record: WorkRecord) -> list[bytes]:
-        """As a claim gives them: the events, then each answer behind the name of its wait."""
+        """The payloads in the order of a claim's reply: the events, then each wait's name followed by its answer."""
         events = [record.event] if record.event is not None else await self._events(record.all_event_ids)
         answered = {name: str(event_id) for name, event_id in record.answers.items() if event_id}
         by_name = dict(zip(answered, await self._events(answered.values()), strict=True))
@@ -205,7 +206,7 @@ class _Reading:
         return [*(await self._command("HMGET", self._keys["events"], *wanted))] if wanted else []
 
     async def _published(self, count: int) -> list[Envelope | None]:
-        """What a call that the scratch stands before has published: the next numbers of the stream."""
+        """The events published by the call that the scratch run applies next: the next numbers of the stream."""
         if not count:
             return []
         first = int(await self._command("HGET", self._keys["run"], "seq") or 0)
@@ -240,7 +241,7 @@ class _Reading:
         self._writes.append((entry.seq, entry.at, write))
 
     def _window(self, work: Work) -> list[StateWrite]:
-        """What was written since an attempt began; at most some from the same millisecond before."""
+        """The writes since an attempt began, possibly with some from the same millisecond before it began."""
         found = []
         for seq, at, write in reversed(self._writes):
             if at < work.claimed_at or seq <= self._last.get(work.work_id, 0):
@@ -258,7 +259,7 @@ def _apply(state: dict[str, bytes], values: Mapping[str, bytes | None]) -> None:
 
 
 def _staged(args: Mapping[bytes, Any]) -> Iterator[dict[str, Any]]:
-    """The events of a chunk of a large fan-out, as the commands that they stand for."""
+    """The events of a chunk of a large fan-out, as the equivalent commands."""
     _, _, step = args[b"seg"].decode().rpartition(":")
     for item in args[b"items"]:
         if b"at" in item:

@@ -1,4 +1,4 @@
-"""Journal entries as the calls that they record: the function, its arguments, its body and its instant."""
+"""Journal entries as the calls that they record: function, arguments, body and time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..model.errors import HistoryUnavailable
 from ..store.journal import Entry
 from ..store.replies import unpack_raw
 
-#: Kind of an entry -> the function that wrote it, and what that answers when it is applied. Kinds that are named after
-#: their function and answer with their own name's past participle are in the table too: it says what can be done again.
+#: Entry kind -> the function that wrote it, and its possible replies when it is applied. A kind that is not listed here
+#: cannot be replayed.
 FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "start": ("start", ("started",)),
     "restore": ("restore", ("restored",)),
@@ -48,13 +48,13 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class PastCall:
-    """One call as `replay.lua` takes it.
+    """One call, in the form that `replay.lua` takes.
 
     Attributes:
-        entry: What recorded it.
+        entry: The entry that recorded it.
         names: Logical names of the dynamic keys that it touches.
         wire: Verb, arguments, body and clock.
-        answers: What it answers when it is applied, one of these.
+        answers: Its possible replies when it is applied.
     """
 
     entry: Entry
@@ -67,7 +67,7 @@ def past_call(entry: Entry) -> PastCall:
     """The call that an entry records.
 
     Raises:
-        HistoryUnavailable: The entry lacks it: an older release has written it, or the journal keeps no values.
+        HistoryUnavailable: The entry lacks the call: an older release wrote it, or the journal keeps no values.
     """
     known = FUNCTIONS.get("turn" if b"turn" in entry.arguments else entry.kind)
     args = _commit(entry) if entry.kind == "commit" else dict(entry.arguments)

@@ -1,7 +1,7 @@
-"""Checkpoints where the past was packed without them, so that no point is far from the one before it.
+"""Adds checkpoints to packed history that lacks them, so that no point is far from the checkpoint before it.
 
-Running runs are packed with checkpoints as they go. Where a run was faster than that, the stretches between are done
-again once, after they were packed, and leave checkpoints.
+A running run gets checkpoints while its history is packed. Where the run was faster than the packing, the stretches
+between its checkpoints are replayed once, after they were packed, to add the missing checkpoints.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .rebuild import rebuilding, rebuilt_contents
 
 
 async def fill(store: Store, run_id: str) -> bool:
-    """Keep one checkpoint in what is packed where it is lacking; returns False where none is.
+    """Add one missing checkpoint to a run's packed history; returns False if there is none to add.
 
-    Stretches in which a fan-out of more than `CHECKPOINT_WORK` events begins stay as they are: doing them again, and
-    their checkpoints, would cost much beside their steps.
+    Stretches in which a fan-out of more than `CHECKPOINT_WORK` events begins are skipped: replaying them and storing
+    their checkpoints would cost too much compared with their steps.
 
-    *Promise:* nothing that the run is is changed, and it may be asked by any number of processes at the same time; the
-    checkpoint is one script. A crash leaves at most keys that expire within ten minutes.
+    *Promise:* the run itself is not changed. Any number of processes may call this at the same time; the checkpoint is
+    one script. A crash leaves at most keys that expire within ten minutes.
 
     Raises:
-        HistoryDamaged: The journal cannot be done again, or a checkpoint was damaged.
+        HistoryDamaged: The journal cannot be replayed, or a checkpoint is damaged.
         StoreUnavailable: Redis did not answer.
     """
     most = chunks.most_again(store.settings)
@@ -35,7 +35,7 @@ async def fill(store: Store, run_id: str) -> bool:
         ends = [end for _, end in there.chunks if since < end <= since + most]
         if until - since <= most or not ends:
             continue
-        # As little as possible is done again: what is left must then be short enough, or have room for the next ones.
+        # Replays as little as possible: what remains must be short enough, or have room for the next checkpoints.
         rest = (until - since - 1) // most * most
         at = next((end for end in ends if until - end <= rest), ends[-1])
         past = [entry async for entry in _between(store, run_id, since, at)]

@@ -1,4 +1,4 @@
-"""What has changed between two JSON values, as a JSON Patch (RFC 6902), and the application of one."""
+"""JSON Patch (RFC 6902): the difference between two JSON values, and applying a patch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BAD_ESCAPE = re.compile("~(?![01])")
 
 
 def difference(before: Any, after: Any, path: str = "") -> Iterator[dict[str, Any]]:
-    """The operations `add`, `remove` and `replace` that make one value of the other, in an order that works."""
+    """The operations `add`, `remove` and `replace` that turn one value into the other, in an order that works."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before:
             if name not in after:
@@ -37,10 +37,10 @@ def difference(before: Any, after: Any, path: str = "") -> Iterator[dict[str, An
 
 
 def value_at(value: Any, path: str) -> Any:
-    """What a value has at the path of an operation.
+    """The part of a value at an operation's path.
 
     Raises:
-        KeyError, IndexError: It has no such place.
+        KeyError, IndexError: The path does not exist.
     """
     for name in map(_plain, path.split("/")[1:]):
         value = value[int(name) if isinstance(value, list) else name]
@@ -67,7 +67,7 @@ def patched(value: Any, patch: Sequence[dict[str, Any]]) -> Any:
     """The value after these operations: `add`, `remove`, `replace` and `test`.
 
     Raises:
-        WorkflowRuntimeError: An operation does not fit; the text names it.
+        WorkflowRuntimeError: An operation does not fit; the message names it.
     """
     made = copy.deepcopy(value)
     for operation in patch:

@@ -1,7 +1,7 @@
-"""Whose turn it is to pack: some time after a run has ended, and while it runs whenever its journal has many entries.
+"""Decides what to pack and when: runs that ended some time ago, and running runs whose journal is long.
 
-The process whose turn it is does it. What was published and the run itself stay as they are. Nothing waits for it: a
-run whose journal is never packed only takes more memory.
+The process that gets the turn does the packing. It changes neither the run nor its published events. Nothing depends on
+it: a journal that is never packed only takes more memory.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ T = TypeVar("T")
 
 logger = logging.getLogger("umbel.history")
 
-#: Ended runs looked at per shard, status and turn; so many are packed at the same time.
+#: Ended runs read per shard, status and turn; and how many are packed at the same time.
 BATCH, AT_ONCE = 64, 16
-#: A turn ends after this time: the process has other work. While not all is packed, the next one may last longer.
+#: A turn ends after this time, because the process has other work. While work is left, the next turn may be longer.
 TURN_SECONDS, LONGEST_TURN_SECONDS = 0.25, 1.0
-#: Turns of all processes are at least so far apart while there is nothing left to pack.
+#: Minimum time between turns, across all processes, when nothing is left to pack.
 PAUSE_SECONDS = 15.0
-#: The same while a running run would have its next checkpoint due before: what it does meanwhile has to be done again
-#: for a point there. Or while checkpoints are still to be filled in.
+#: The same while a running run reaches its next checkpoint earlier than that (entries without a checkpoint have to be
+#: replayed to see a point among them), or while checkpoints are still missing.
 FAST_PAUSE_SECONDS = 2.0
-#: Running runs looked at per shard and turn.
+#: Running runs checked per shard and turn.
 RUNNING = 64
 
 _ENDED = ("completed", "failed", "cancelled", "timed_out")
 
 
 class Packer:
-    """Packs what a deployment's ended runs have left, a turn at a time."""
+    """Packs the journals of a deployment's runs, one turn at a time."""
 
     def __init__(self, store: Store) -> None:
         """Args:
@@ -51,18 +51,18 @@ class Packer:
         self._pause_seconds = min(PAUSE_SECONDS, max(self._after_ms / 4000, 0.05))
         self._again_at = self._ended_again_at = 0.0
         self._turn_seconds = TURN_SECONDS
-        self._to_fill: dict[str, None] = {}  # runs whose packed past may lack checkpoints, oldest first
-        self._passed: dict[int, int] = {}  # shard -> how many running runs were looked at before
+        self._to_fill: dict[str, None] = {}  # runs whose packed history may lack checkpoints, oldest first
+        self._passed: dict[int, int] = {}  # shard -> offset of the next running run to look at
 
     async def turn(self, now: int) -> int:
-        """Pack journals of runs that ended long enough ago or have long ones, for a moment; returns of how many.
+        """Pack, for a moment, long journals and those of runs that ended long enough ago; returns how many.
 
-        *Promise:* may be asked by any number of processes at the same time. Each chunk is one script; a crash between
-        two leaves a journal of which a part is packed, and the next turn goes on there. Checkpoints that were still to
-        be filled in then are not kept before somebody looks at a point there.
+        *Promise:* any number of processes may call this at the same time. Each chunk is one script. A crash between two
+        leaves a partly packed journal, and the next turn continues there. Checkpoints that were still missing then are
+        not added before a point near them is read.
 
         Args:
-            now: The time of Redis, in ms.
+            now: Redis time in ms.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -93,16 +93,16 @@ class Packer:
         return done
 
     async def _fill(self, began_at: float) -> None:
-        """Fill in checkpoints with what is left of the turn."""
+        """Add missing checkpoints in the rest of the turn."""
         while self._to_fill and time.monotonic() - began_at < self._turn_seconds:
             run_id = next(iter(self._to_fill))
             if not await self._safely(fill, run_id):
                 del self._to_fill[run_id]
 
     async def _pack_running(self, began_at: float) -> tuple[int, bool]:
-        """Look at some running runs, in the next turn at those behind them.
+        """Pack long journals among the next `RUNNING` running runs of each shard; the next turn looks at those after.
 
-        Returns of how many, and whether one has so many entries that more have to be packed before long.
+        Returns how many were packed, and whether a run has so many entries that more must be packed soon.
         """
         keys, shards = self.store.keys, range(self.store.settings.shards)
         asked = [
@@ -132,12 +132,12 @@ class Packer:
         return done, any(size >= soon for size in sizes)
 
     async def _ended(self, now: int) -> dict[tuple[str, int], dict[str, int]]:
-        """What is due, by status and shard: run -> when it ended."""
+        """Runs that are due, by status and shard: run -> when it ended."""
         key, shards = self.store.keys.in_shard(0, "packed_until"), range(self.store.settings.shards)
         known = pairs(await self.store.command("see what is packed", "HGETALL", key))
         places = [(status, shard) for status in _ENDED for shard in shards]
         until = now - self._after_ms
-        # If a note is of the future, Redis's clock was set back since.
+        # A recorded time in the future means that Redis's clock was set back since.
         since = [min(int(known.get(b"%s:%d" % (status.encode(), shard), b"0")), until) for status, shard in places]
         asked = [
             (
@@ -155,7 +155,7 @@ class Packer:
 
     async def _pack(self, status: str, shard: int, ended: dict[str, int]) -> int:
         last = max(ended.values())
-        if len(ended) == BATCH:  # of those that ended at the last instant there may be more
+        if len(ended) == BATCH:  # more runs may have ended in the same millisecond as the last one
             key = self.store.keys.in_shard(shard, f"runs:{status}")
             beside = await self.store.command("look for ended runs", "ZRANGE", key, last, last, "BYSCORE")
             ended = ended | {run_id.decode(): last for run_id in beside}
@@ -173,7 +173,7 @@ class Packer:
             self._to_fill[run_id] = None
 
     async def _safely(self, act: Callable[[Store, str], Awaitable[T]], run_id: str) -> T | None:
-        """What cannot be packed stays as it is: it must not keep others from being packed."""
+        """Log a failure and continue: a run that cannot be packed must not prevent the others from being packed."""
         try:
             return await act(self.store, run_id)
         except StoreUnavailable:

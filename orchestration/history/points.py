@@ -28,20 +28,20 @@ class Point:
 
     Attributes:
         run_id: The run.
-        seq: Its number, from 1.
-        at: When, by the clock of Redis.
-        kind: What was done: `start`, `claim`, `commit`, `state`, `send`, `wake`, `end`, `rewind`, …
-        step: The step that it is about; empty if it is about the run.
-        attempt: Of that step; 0 where it is about no attempt.
-        work_id: The work item; empty if it is about the run.
-        worker: Name of the worker; empty if no attempt has done it.
-        outcome: Of a commit: `returned`, `failed`, `suspended`, …; else empty.
-        event: Wire name of the event that a commit has returned, where it is one.
-        reused: The outcome is one that another run has recorded; no step was executed.
-        back_to: Of a rewind: the number of the point that the run was put back to; else 0.
-        branch: How often the run had been rewound.
-        state_version: The version of the state after it.
-        bytes: Of its entry in the journal.
+        seq: Number of the change, from 1.
+        at: When it happened, by Redis's clock.
+        kind: `start`, `claim`, `commit`, `state`, `send`, `wake`, `end`, `rewind`, …
+        step: The step it concerns; empty if it concerns the run.
+        attempt: The step's attempt; 0 if it concerns no attempt.
+        work_id: The work item; empty if it concerns the run.
+        worker: Name of the worker; empty if no attempt made the change.
+        outcome: For a commit: `returned`, `failed`, `suspended`, …; else empty.
+        event: For a commit that returned an event: its wire name.
+        reused: The outcome was recorded by another run; no step was executed.
+        back_to: For a rewind: the number of the point that the run was put back to; else 0.
+        branch: How often the run had been rewound by then.
+        state_version: The version of the state after the change.
+        bytes: Size of its journal entry.
     """
 
     run_id: str
@@ -76,15 +76,15 @@ class RunAt(Point):
     snapshot: RunSnapshot = field(default_factory=lambda: RunSnapshot(workflow="", status=""), repr=False)
 
     def state(self) -> dict[str, Any]:
-        """`ctx.store` as JSON values; a copy."""
+        """A copy of `ctx.store` as JSON values."""
         return {key: json.loads(value) for key, value in self.snapshot.state.items()}
 
     def work(self) -> RunSnapshot:
-        """Work items that had not ended, what waits and for what, open fan-outs and what joins hold, and the inbox."""
+        """Unfinished work items, waiters, open fan-outs, what joins hold, and the inbox."""
         return self.snapshot
 
     def diff(self, other: RunAt) -> list[dict[str, Any]]:
-        """What has to change in this state for it to be that of the other point, as a JSON Patch (RFC 6902)."""
+        """The changes that turn this state into the other point's state, as a JSON Patch (RFC 6902)."""
         return list(difference(self.state(), other.state()))
 
 
@@ -96,14 +96,14 @@ async def points(
     kinds: Collection[str] | None = None,
     after: int = 0,
 ) -> AsyncIterator[Point]:
-    """The changes of a run that are kept, oldest first.
+    """The changes of a run that are still kept, oldest first.
 
     Args:
         store: The deployment.
         run_id: The run.
-        step: Only those about this step.
+        step: Only changes that concern this step.
         kinds: Only of these kinds.
-        after: Only those with a higher number.
+        after: Only changes with a higher number.
     """
     reading = _Reading(run_id)
     async for entry in entries(store, run_id):
@@ -113,7 +113,7 @@ async def points(
 
 
 class _Reading:
-    """Makes entries points, one after the other."""
+    """Turns entries into points, in order."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id, self._version, self._branch = run_id, 0, 0
@@ -157,15 +157,15 @@ def _instant(entry: Entry) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which point is meant.
+    """Selects a point.
 
     Attributes:
-        seq: Its number.
-        step: The outcome of a step …
-        nth: … which of them, from 1; negative counts from the last.
-        edge: Before or after it.
-        at: The last one up to an instant.
-        event: The first commit that returned an event of this wire name.
+        seq: By its number.
+        step: By an outcome of this step.
+        nth: Which of several matches, from 1; negative counts from the last.
+        edge: Before or after the match.
+        at: The last point at or before this time.
+        event: By a commit that returned an event of this wire name.
     """
 
     seq: int | None = None
@@ -177,10 +177,10 @@ class Where:
 
     @classmethod
     def of(cls, text: str) -> Where:
-        """`57`, `before charge`, `after charge#2`.
+        """Parse `57`, `before charge` or `after charge#2`.
 
         Raises:
-            PointNotFound: It is neither.
+            PointNotFound: It is none of these.
         """
         if text.isascii() and text.isdigit():
             return cls(seq=int(text[:15]))
@@ -199,8 +199,8 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
 
     Raises:
         RunNotFound: No such run, or its retention is over.
-        HistoryUnavailable: It has no such point (`PointNotFound`), or that cannot be rebuilt.
-        HistoryDamaged: The journal cannot be done again.
+        HistoryUnavailable: The run has no such point (`PointNotFound`), or the point cannot be rebuilt.
+        HistoryDamaged: The journal cannot be replayed.
     """
     await store.run(run_id)
     seq = await _seq(store, run_id, where)
@@ -230,7 +230,7 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
 
 
 async def _seq(store: Store, run_id: str, where: Where) -> int:
-    """The number of the point that is meant: found without more of the journal than has to be read for it."""
+    """The number of the selected point. Reads no more of the journal than needed."""
     if where.seq is not None:
         return where.seq - (where.edge == "before")
     began = _Attempts() if where.edge == "before" else None
@@ -238,7 +238,7 @@ async def _seq(store: Store, run_id: str, where: Where) -> int:
     async for entry in entries(store, run_id, after=await _entry_before(store, run_id, where)):
         if where.at is not None and _instant(entry) > where.at:
             break
-        # What an attempt did on its way, such as writes to the state, is not there either before its outcome.
+        # Before an outcome means before its attempt began, so without its writes to the state and the like.
         number = began.before(entry) if began else entry.seq
         if _is_meant(entry, where):
             chosen.append(number)
@@ -263,7 +263,7 @@ async def _seq(store: Store, run_id: str, where: Where) -> int:
 
 
 async def _entry_before(store: Store, run_id: str, where: Where) -> int:
-    """The number of an entry behind which the one that is meant is. Before which change an attempt began, all say."""
+    """The number of an entry before the selected one. An `edge` of "before" needs the journal from its beginning."""
     if where.at is None or where.edge == "before":
         return 0
     kept = (await packed(store, run_id)).checkpoints
@@ -279,14 +279,14 @@ def _is_meant(entry: Entry, where: Where) -> bool:
 
 
 class _Attempts:
-    """When attempts began."""
+    """Tracks when attempts began."""
 
     def __init__(self) -> None:
         #: Work item -> the last change before its attempt began.
         self._began: dict[str, int] = {}
 
     def before(self, entry: Entry) -> int:
-        """The last change before an entry, or before the attempt of which it is the outcome; to be asked of all."""
+        """The last change before an entry, or before the attempt whose outcome it is. Call it for every entry."""
         about, found = _about(entry), entry.seq - 1
         work_id = entry.work_id or about.get("w") or ""
         if entry.kind == "claim":
@@ -299,5 +299,5 @@ class _Attempts:
 
 
 def packed_state(state: dict[str, Any]) -> dict[str, bytes]:
-    """A state's JSON values as they are stored."""
+    """A state's JSON values in the form in which they are stored."""
     return {key: json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() for key, value in state.items()}

@@ -1,7 +1,7 @@
-"""The past of a run, rebuilt: its journal is done again, by the functions that it records, on keys of its own.
+"""Rebuilds the past of a run: replays its journal on scratch keys, through the functions that wrote it.
 
-There is no second implementation of what a call does. What is rebuilt is all that says where the run is (its work, its
-queues, slots, joins, open fan-outs, waiters, inbox, state); what it has published is read from its stream.
+There is no second implementation of a call. Everything that makes up the run's control state is rebuilt (its work,
+queues, slots, joins, open fan-outs, waiters, inbox, state). Published events are read from its stream.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .scratch import Scratch
 async def rebuilt(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator[Scratch]:
     """A run as it was after the last of these entries, on keys that are deleted at the end.
 
-    It is rebuilt from the last checkpoint before. Where many entries have to be done again, more are kept on the way.
+    It is rebuilt from the last checkpoint before. If many entries must be replayed, checkpoints are added on the way.
 
-    *Promise:* nothing that the run is is changed. A crash leaves keys that expire within ten minutes.
+    *Promise:* the run itself is not changed. A crash leaves keys that expire within ten minutes.
 
     Raises:
         HistoryUnavailable: Neither the run's beginning nor a checkpoint is kept, or the journal lacks values.
-        HistoryDamaged: It cannot be done again, or the checkpoint was damaged.
+        HistoryDamaged: The journal cannot be replayed, or the checkpoint is damaged.
     """
     since = (await packed(store, run_id)).checkpoint_until(past[-1].seq) if past else None
     async with rebuilding(store, run_id, past, since) as (scratch, calls):
@@ -40,7 +40,7 @@ async def rebuilt(store: Store, run_id: str, past: list[Entry]) -> AsyncIterator
 
 
 async def _do_again(scratch: Scratch, calls: list[PastCall]) -> None:
-    """All of it; checkpoints are kept at the ends of packed chunks on the way, where nothing is nearer."""
+    """Replay all calls. Stores checkpoints at the ends of packed chunks on the way, if there is none nearby."""
     most = chunks.most_again(scratch.store.settings)
     ends = {last for _, last in (await packed(scratch.store, scratch.run_id)).chunks} if len(calls) > most else set()
     done = kept = 0
@@ -56,7 +56,7 @@ async def _do_again(scratch: Scratch, calls: list[PastCall]) -> None:
 async def rebuilding(
     store: Store, run_id: str, past: list[Entry], since: str | None = None
 ) -> AsyncIterator[tuple[Scratch, list[PastCall]]]:
-    """The same before the first entry or at a checkpoint, and the calls to be done again there.
+    """A scratch run before the first entry or at a checkpoint, and the calls to replay from there.
 
     Promise and errors as `rebuilt`.
 
@@ -64,7 +64,7 @@ async def rebuilding(
         store: The deployment.
         run_id: The run.
         past: Its entries.
-        since: Name of a checkpoint to begin at.
+        since: Name of the checkpoint to begin at.
     """
     then = await read_checkpoint(store, run_id, since) if since else None
     begins_after = seq_in(since) if since and then else 0
@@ -86,7 +86,7 @@ async def rebuilding(
 
 
 def begins_with_version(past: list[Entry]) -> int | None:
-    """The version of the state that a run begins with; None while it waits for its turn in its session."""
+    """The state version that a run begins with; None while it waits for its turn in its session."""
     for entry in past:
         if entry.kind == "state":
             return int(entry.about["v"]) - 1
@@ -96,7 +96,7 @@ def begins_with_version(past: list[Entry]) -> int | None:
 
 
 async def _base_of_state(store: Store, run_id: str, past: list[Entry], keys: RunKeys) -> list[tuple[object, ...]]:
-    """The state that was there before the run: that of earlier runs of the same session."""
+    """The commands for the state that existed before the run: that of earlier runs of the same session."""
     version = begins_with_version(past)
     if not version:
         return []
@@ -112,10 +112,10 @@ async def _base_of_state(store: Store, run_id: str, past: list[Entry], keys: Run
 
 
 async def past_entries(store: Store, run_id: str, *, through: str = "+") -> list[Entry]:
-    """The entries of a run up to one of them."""
+    """The entries of a run up to and including one of them."""
     return [entry async for entry in entries(store, run_id, through=through)]
 
 
 async def rebuilt_contents(scratch: Scratch) -> Contents:
-    """What the keys of a rebuilt run hold."""
+    """The contents of a rebuilt run's keys."""
     return await contents(scratch.store, scratch.run_id, scratch.keys)

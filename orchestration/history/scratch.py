@@ -1,4 +1,4 @@
-"""Keys that stand for those of a run while its past is rebuilt: in the run's shard, nobody else's, and soon expired."""
+"""Scratch keys in which a run's past is rebuilt: in the run's shard, private to one rebuild, with an expiry."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from ..store.scripts import load, unpack
 from ..store.verbs import Store
 from .calls import PastCall
 
-#: What a crash leaves behind expires after this.
+#: Keys that a crash leaves behind expire after this time.
 LIFE_MS = 600_000
 
-#: So many entries are done again by one script, which is to stay short.
+#: Entries replayed by one script, which must stay short.
 AT_A_TIME = 40
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchKeys(RunKeys):
-    """All keys that scripts on a run touch, under a name of their own.
+    """Scratch counterparts of all keys that scripts on a run touch.
 
     Attributes:
-        name: Theirs.
+        name: Distinguishes this set of keys from others.
     """
 
     name: str = ""
 
     @property
     def stem(self) -> str:
-        """What the names of its dynamic keys begin with."""
+        """The common prefix of its dynamic keys."""
         return f"{self.tag}rebuilt:{self.name}:{self.run_id}:"
 
     def __getitem__(self, name: str) -> str:
-        """The key that stands for the one of this logical name."""
+        """The scratch key for a logical name."""
         kind, colon, rest = name.partition(":")
         if name in RUN_KEYS:
             return self.stem[:-1] + RUN_KEYS[name].suffix
@@ -47,7 +47,7 @@ class ScratchKeys(RunKeys):
 
 
 class Scratch:
-    """The keys of one rebuilding."""
+    """The scratch keys of one rebuild."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         """Args:
@@ -61,17 +61,17 @@ class Scratch:
         self.keys = ScratchKeys(own.run_id, own.shard, own.tag, new_nonce())
 
     async def do_again(self, calls: Sequence[PastCall], *, details: bool = False) -> list[Any]:
-        """Do again what entries record, in order.
+        """Replay calls in order.
 
         Args:
-            calls: These.
-            details: Answer also what an attempt was given or has done by each of them: see `DETAILS` in `replay.lua`.
+            calls: The calls.
+            details: Also return what attempts received or did in each call: see `DETAILS` in `replay.lua`.
 
         Returns:
-            With `details`, those of each; None where there are none.
+            With `details`, one per call; None where there are none. Otherwise empty.
 
         Raises:
-            HistoryDamaged: A function refuses what it did then: the journal does not suffice, or is damaged.
+            HistoryDamaged: A call does not answer as it did then: the journal is insufficient or damaged.
         """
         found: list[Any] = []
         for start in range(0, len(calls), AT_A_TIME):
@@ -102,19 +102,19 @@ class Scratch:
         return found
 
     async def put(self, commands: Iterable[tuple[Any, ...]]) -> None:
-        """Write to the keys: commands, names of keys in place. Each is followed by when its key expires."""
+        """Execute write commands on scratch keys. Each is followed by setting its key's expiry."""
         written = [(command, ("PEXPIRE", command[1], LIFE_MS)) for command in commands]
         await self.store.batch("rebuild a run", *(each for pair in written for each in pair))
         self._put, self._put_at = {command[1] for command, _ in written}, time.monotonic()
 
     async def _keep_put(self) -> None:
-        """What was put, and is not touched by what is done again, stays as long as that goes on."""
+        """Extend the expiry of keys from `put`: the replay may not touch them but still needs them."""
         if self._put and time.monotonic() - self._put_at > LIFE_MS / 4000:
             self._put_at = time.monotonic()
             await self.store.batch("rebuild a run", *(("PEXPIRE", key, LIFE_MS) for key in self._put))
 
     async def drop(self) -> None:
-        """Delete the keys. What a crash before leaves expires."""
+        """Delete the keys. If a crash prevents that, they expire."""
         dynamic = await self.store.command("list keys", "SMEMBERS", self.keys["extra"])
         fixed = fixed_keys(self.keys, load("replay").keys)
         await self.store.command("drop a rebuilt run", "UNLINK", *fixed, *dynamic)

@@ -1,4 +1,4 @@
-"""Whether a run's journal leads to what is there: rebuilt and compared, byte for byte."""
+"""Verifies that a run's journal leads to its present data: rebuilds the run and compares it byte for byte."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .packing.checkpoints import packed, read_checkpoint
 from .rebuild import begins_with_version, past_entries, rebuilding, rebuilt_contents
 from .scratch import Scratch
 
-#: Answers that are remembered, and the ticket of an admission: they say nothing about where the run is.
+#: Remembered replies, and the ticket of an admission: they are no part of the run's control state.
 _ASIDE = {b"started", b"begun", b"rewound_answer"}
-#: Where Lua writes maps, whose fields may be in any order.
+#: Keys whose values are maps written by Lua, with their fields in any order.
 _OF_MAPS = ("work", "queue", "scopes", "joins", "children")
 _SORTED = ("free", "waiting", "received")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not as the journal has it.
+    """A place where the run differs from its journal.
 
     Attributes:
         key: Logical name of the key.
-        field: Of a hash; else empty.
+        field: Field of a hash; else empty.
         expected: What the journal leads to.
-        found: What is there.
+        found: What the run has.
     """
 
     key: str
@@ -49,12 +49,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a verification has found.
+    """The result of a verification.
 
     Attributes:
         run_id: The run.
-        entries: How many entries were done again.
-        differences: What is not as the journal has it; empty if all is.
+        entries: How many entries were replayed.
+        differences: Where the run differs from its journal; empty if nowhere.
     """
 
     run_id: str
@@ -63,22 +63,22 @@ class Verified:
 
     @property
     def holds(self) -> bool:
-        """Whether the journal leads to what is there."""
+        """Whether the run matches its journal."""
         return not self.differences
 
 
 async def verify(store: Store, run_id: str) -> Verified:
-    """Rebuild a run from its journal and compare it with the run itself, as of one instant; and its checkpoints.
+    """Rebuild a run from its journal and compare it with the run itself at one moment; checks its checkpoints too.
 
-    It is rebuilt from its beginning or, where that is not kept any more, from its oldest checkpoint that is needed.
+    It is rebuilt from its beginning or, if that is no longer kept, from the oldest checkpoint that is needed.
 
-    *Promise:* nothing of the run is changed, and it may be running. Instants at which timers are due are not compared:
-    they move when the clock of Redis does; nor are timers of a run that has ended: they go when they are due.
+    *Promise:* the run is not changed, and it may be running. Due times of timers are not compared, because they move
+    with Redis's clock. Timers of a run that has ended are not compared either: they disappear when they are due.
 
     Raises:
         RunNotFound: No such run, or its retention is over.
         HistoryUnavailable: The journal lacks its beginning or the values.
-        HistoryDamaged: It cannot be done again; the error names the entry.
+        HistoryDamaged: The journal cannot be replayed, or a checkpoint does not match it; the error names the entry.
         StoreUnavailable: Redis did not answer.
     """
     live = await contents(store, run_id)
@@ -94,7 +94,7 @@ async def verify(store: Store, run_id: str) -> Verified:
 
 @asynccontextmanager
 async def _rebuilt(store: Store, run_id: str, past: list[Entry], *, is_whole: bool) -> AsyncIterator[Scratch]:
-    """The run rebuilt from as far back as is kept, and each checkpoint compared on the way."""
+    """The run rebuilt from the earliest point that is kept; compares each checkpoint on the way."""
     checkpoints = (await packed(store, run_id)).checkpoints
     since = None if is_whole else next((name for seq, name in checkpoints.items() if seq >= past[0].seq - 1), None)
     async with rebuilding(store, run_id, past, since) as (scratch, calls):
@@ -119,7 +119,7 @@ async def _rebuilt(store: Store, run_id: str, past: list[Entry], *, is_whole: bo
 
 
 async def _in_state(scratch: Scratch, again: Contents) -> list[Difference]:
-    """Where the state differs, as of the version that the run's last write has made: later runs may have written."""
+    """Differences in the state at the version of the run's last write: later runs may have written to it since."""
     state_id = state_id_of(scratch.run_id)
     version = await scratch.store.command("rebuild", "HGET", scratch.keys[f"state:{state_id}:versions"], "v")
     there = await StateHash(scratch.store, scratch.run_id, state_id).read_version(int(version or 0))
@@ -129,7 +129,7 @@ async def _in_state(scratch: Scratch, again: Contents) -> list[Difference]:
 
 
 def differences(expected: Contents, found: Contents) -> Iterator[Difference]:
-    """Where two runs differ, key by key."""
+    """The differences between two runs, key by key."""
     for name in sorted({*expected.by_name, *found.by_name} - {"state", "versions"}):
         yield from _between(name, _plain(expected, name), _plain(found, name))
     if found.flat("run").get(b"status") == b"running":
@@ -147,7 +147,7 @@ def _between(name: str, expected: Any, found: Any) -> Iterator[Difference]:
 
 
 def _plain(of: Contents, name: str) -> Any:
-    """A key's content as it can be compared: maps without the order in which Lua has written them."""
+    """A key's content in comparable form: without the order in which Lua writes maps."""
     content = of.by_name.get(name, [])
     if name.partition(":")[0] == "sent":
         return sorted(content)

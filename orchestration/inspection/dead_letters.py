@@ -114,7 +114,7 @@ async def parked_work(store: Store) -> list[ParkedWork]:
     for member, parked_at in (each for page in pages for each in pairs(page).items()):
         workflow, name, run_id, _ = member.decode().split("|", 3)
         found.append(ParkedWork(run_id, workflow, name.partition("@")[0], int(float(parked_at))))
-    # What was parked of a run that has ended stays listed in Redis for a while.
+    # Parked work of a run that has ended stays in the index for a while.
     statuses = await store.batch(
         "look at runs", *(("HGET", store.locate(each.run_id)["run"], "status") for each in found)
     )

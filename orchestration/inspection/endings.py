@@ -1,4 +1,4 @@
-"""How a run ended, read from its record alone: no class of the user's is needed, so any command can show it."""
+"""How a run ended, read from its record alone. No user class is needed, so any command can show it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def result_of(record: RunRecord) -> Any:
 
 
 def why_not_completed(record: RunRecord) -> str | None:
-    """One sentence that says how a run ended that did not complete; None if it completed or is running."""
+    """One sentence on how a run ended without completing; None if it completed or is running."""
     run = f"Run {record.run_id!r}"
     if record.status == "cancelled":
         return f"{run} was cancelled."
@@ -42,7 +42,7 @@ def why_not_completed(record: RunRecord) -> str | None:
 
 
 def failure_of(record: RunRecord) -> tuple[str, int, str] | None:
-    """What ended a failed run: the step, empty if none, its attempts, and the exception; None if it did not fail."""
+    """A failed run's step (empty if there is none), attempts and exception; None if the run did not fail."""
     if record.ending is None or record.ending.type != FAILED:
         return None
     value = record.ending.value()

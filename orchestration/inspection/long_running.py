@@ -1,4 +1,4 @@
-"""Steps that have been running for long: most are busy, some hang. From outside they look the same: people decide."""
+"""Long-running steps. From outside, a busy step and one that hangs look the same: a person has to decide."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LongRunning:
 
 
 async def long_running(store: Store, seconds: float) -> list[LongRunning]:
-    """Executions that have been running for this long, the longest first; of very many claims not all are looked at."""
+    """Executions that have been running for at least this long, longest first; at most `_SAMPLE` claims are read."""
     shards = range(store.settings.shards)
     (whole_seconds, micros), *found = await store.batch(
         "look who is at work",

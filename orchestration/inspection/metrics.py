@@ -1,7 +1,7 @@
-"""What a deployment has done and its present state, in figures: read from Redis, so any process can report for all.
+"""Metrics of a deployment: totals and present state, read from Redis, so any process can report for all.
 
-Scripts count as they go, in the `counters` hash of each shard. Histograms are gathered by the processes that execute
-steps, and come with their heartbeats (`tasks/owner/histograms.py`). The shards are added up here, in three round trips
+Scripts increment the counters in the `counters` hash of each shard. The processes that execute steps collect histograms
+and send them with their heartbeats (`tasks/owner/histograms.py`). The shards are added up here, in three round trips
 however many runs there are.
 """
 
@@ -21,7 +21,7 @@ from ..store.verbs import Store
 #: Upper bounds of the histograms' buckets, in milliseconds.
 BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000)
 
-#: What scripts count. The texts for people are in `server/operations/prometheus.py`.
+#: Counters that scripts increment. Their descriptions are in `server/operations/prometheus.py`.
 COUNTERS = (
     "retries",
     "dead_letters",
@@ -39,7 +39,7 @@ COUNTERS = (
 #: The last hour, in parts of two minutes.
 PARTS, PART_SECONDS = 30, 120
 
-#: Members of a shard's unclaimed index that are looked at to find the oldest.
+#: Members of a shard's unclaimed index that are read to find the oldest.
 _SAMPLE = 50
 
 
@@ -48,8 +48,8 @@ class Histogram:
     """How long something took.
 
     Attributes:
-        counts: Observations per bucket, of BOUNDS and beyond; not cumulated.
-        total_ms: The sum of all.
+        counts: Observations per bucket: one for each of BOUNDS, and one beyond; not cumulative.
+        total_ms: The sum of all observations.
     """
 
     counts: tuple[int, ...]
@@ -67,7 +67,7 @@ class Unclaimed:
 
     Attributes:
         number: How many.
-        oldest_seconds: Since the latest dispatch of the one that has waited longest, of a sample.
+        oldest_seconds: Time since the latest dispatch of the one that has waited longest, in a sample.
     """
 
     number: int
@@ -79,7 +79,7 @@ class Metrics:
     """Metrics of a deployment.
 
     Attributes:
-        counters: Of COUNTERS, since the deployment began.
+        counters: Values of COUNTERS, since the deployment began.
         steps: (workflow, step) -> how long its attempts took, from claim to commit.
         waits: queue -> how long its steps waited from dispatch to claim, without continued steps.
         runs: status -> number of runs; ended ones while they are retained.
@@ -100,7 +100,7 @@ class Metrics:
 
 
 async def read_metrics(store: Store) -> Metrics:
-    """The figures of a deployment now. Reads only; shards are not read at one instant.
+    """The metrics of a deployment now. Only reads; the shards are not read at the same moment.
 
     Raises:
         StoreUnavailable: Redis did not answer.
@@ -127,7 +127,7 @@ async def read_metrics(store: Store) -> Metrics:
         parked += rest[-4]
         waiting += rest[-3]
         for due_at in (float(first[1]) for first in rest[-2:] if first):
-            lag = max(lag, (now - due_at) / 1000 if due_at else 0.0)  # a lease of 0 is one that is being handed on
+            lag = max(lag, (now - due_at) / 1000 if due_at else 0.0)  # a lease of 0 is being handed over
     return Metrics(
         counters={name: counted[name] for name in COUNTERS},
         steps={tuple(name.rsplit("|", 1)): of for name, of in _histograms(counted, "took|")},  # type: ignore[misc]
@@ -154,7 +154,7 @@ def _histograms(counted: Mapping[str, int], prefix: str) -> Iterable[tuple[str, 
 
 
 async def unclaimed(store: Store, *, sample: int) -> dict[str, Unclaimed]:
-    """Per queue what is dispatched and unclaimed, with the age of the oldest among `sample` members of each index.
+    """Unclaimed dispatches per queue, with the age of the oldest among `sample` members of each index.
 
     Raises:
         StoreUnavailable: Redis did not answer.
@@ -196,12 +196,12 @@ def _queue_of(line: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How many runs ended when.
+    """Runs that ended, by time.
 
     Attributes:
-        since_at: Begin of the first part, in Redis ms.
+        since_at: Start of the first part, in Redis ms.
         now: Redis ms.
-        counts: Status -> how many ended in each part, oldest first.
+        counts: Status -> how many runs ended in each part, oldest first.
     """
 
     since_at: int
@@ -262,7 +262,7 @@ async def memory_of(store: Store) -> Memory:
 
 
 def quantile(histogram: Histogram, share: float) -> int:
-    """The upper bound, in ms, of the bucket that this share of the observations does not exceed; 0 without any."""
+    """The upper bound, in ms, of the bucket that contains this quantile; 0 without observations."""
     wanted, seen = histogram.count * share, 0
     for number, each in enumerate(histogram.counts):
         seen += each

@@ -1,6 +1,6 @@
-"""One run as people look at it: what its steps do right now, what it waits for, its state, the end of its journal.
+"""One run for display: what its steps do right now, what it waits for, its state, the end of its journal.
 
-Everything is bounded: a run may hold a hundred thousand work items, and a page that shows one asks every few seconds.
+Everything is bounded: a run may have a hundred thousand work items, and a page that shows it polls every few seconds.
 Each part says whether something was left out.
 """
 
@@ -23,17 +23,17 @@ from ..streams.log import EVENT
 from ..streams.log import Entry as Published
 from .run_rows import start_event
 
-#: Work items that are looked at; the rest is not counted.
+#: Maximum work items that are read; the rest is not counted.
 WORK_ITEMS = 2_000
-#: Entries of a step's queue that are looked at one by one, to count what is staged behind them.
+#: Entries of a step's queue that are read one by one, to count the staged work items in them.
 QUEUE_ENTRIES = 200
-#: Journal entries, newest first, and their bytes.
+#: Maximum journal entries, newest first, and their bytes.
 JOURNAL_ENTRIES, JOURNAL_BYTES = 1_000, 8 << 20
-#: Top-level keys of `ctx.store`, bytes of one value and of all.
+#: Maximum top-level keys of `ctx.store`, bytes of one value and of all.
 STATE_KEYS, STATE_VALUE_BYTES, STATE_BYTES = 500, 64 << 10, 1 << 20
-#: Waiters.
+#: Maximum waiters.
 WAITERS = 200
-#: Events at the end of the stream that are searched for a question that the journal does not have.
+#: Events at the end of the stream that are searched for a question that the journal lacks.
 TAIL = 200
 
 _PAGE = 200
@@ -41,15 +41,15 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class LiveStep:
-    """What one step does right now, in work items.
+    """How many work items of one step are in which state right now.
 
     Attributes:
-        queued: Wait for a slot (`num_workers`).
-        ready: Dispatched, taken by no worker yet.
+        queued: Waiting for a slot (`num_workers`).
+        ready: Dispatched, not yet claimed.
         running: Being executed.
-        retrying: Failed, and wait for their next attempt.
-        waiting: Wait for an event.
-        parked: Wait for a worker that has their code.
+        retrying: Failed, waiting for the next attempt.
+        waiting: Waiting for an event.
+        parked: Waiting for a worker that has their code.
         failed: The run failed on them.
     """
 
@@ -91,12 +91,12 @@ class ActiveStep:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A step waits for an event from outside.
+    """A step that waits for an event from outside.
 
     Attributes:
-        waiter: Who waits, for what.
-        asked: The event it published when it began to wait; None when it published none, or it is not known.
-        until: When it stops waiting, in Redis ms; None when it waits without a limit.
+        waiter: Which step waits, and for what.
+        asked: The event it published when it began to wait; None if it published none, or if that is not known.
+        until: When it stops waiting, in Redis ms; None if it waits without a limit.
     """
 
     waiter: Waiter
@@ -109,7 +109,7 @@ class StateValue:
     """One top-level key of `ctx.store`.
 
     Attributes:
-        json: The value; None when it is too large to be shown.
+        json: The value; None if it is too large to be shown.
         size: Its bytes.
     """
 
@@ -120,7 +120,7 @@ class StateValue:
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One entry: Redis time in ms, kind, data; and where it is kept, its commands, or what was written to the state."""
+    """One entry: Redis time in ms, kind, data; and, where kept, its commands or what was written to the state."""
 
     at: int
     kind: str
@@ -130,23 +130,23 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """A run, bounded.
+    """A run, bounded in size.
 
     Attributes:
         record: Its record.
-        plan: What it runs by.
+        plan: The plan it runs with.
         now: Redis time in ms.
-        began_with: Its start event; None when it began with a snapshot, or the journal does not have it.
+        began_with: Its start event; None if it began from a snapshot, or if the journal lacks it.
         asleep: Work items that wait for an event.
-        head: The last number given to an event; -1 when there is none.
-        steps: Of each step that has work.
-        at_work: What is executed right now.
-        work_left_out: Not all work items were looked at.
-        questions: Who waits for events from outside.
-        journal: The end of it, oldest first.
-        journal_left_out: Entries before those.
+        head: Number of the last event of the stream; -1 if there is none.
+        steps: The work of each step that has any.
+        at_work: The executions in progress.
+        work_left_out: Not all work items were read.
+        questions: Waits for events from outside.
+        journal: The newest entries, oldest of them first.
+        journal_left_out: How many entries before those were left out.
         state: `ctx.store`, sorted by key.
-        state_left_out: Keys that are not among them.
+        state_left_out: How many keys were left out.
     """
 
     record: RunRecord
@@ -224,7 +224,7 @@ async def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, L
     while True:
         cursor, page = await store.command("look at work", "HSCAN", key, cursor, "COUNT", _PAGE)
         for work_id, raw in pairs(page).items():
-            if work_id in seen:  # a scan may give the same twice
+            if work_id in seen:  # a scan may return an entry twice
                 continue
             seen.add(work_id)
             record = decode(raw)
@@ -244,7 +244,7 @@ async def _work(store: StoreReads, run_id: str, plan: Plan) -> tuple[dict[str, L
 
 
 async def _queued(store: StoreReads, run_id: str, steps: Iterable[str]) -> dict[str, int]:
-    """Work items without a slot, per step; see `slots.lua` for how a queue is kept."""
+    """Work items that wait for a slot, per step; see `slots.lua` for how a queue is stored."""
     key = store.locate(run_id)["queue"]
     names = list(steps)
     ends = [f"{name}:{end}" for name in names for end in "ht"]
@@ -291,7 +291,7 @@ def _key(waiter: Waiter) -> tuple[str, str]:
 
 
 def _asked(journal: Iterable[JournalEntry]) -> dict[tuple[str, str], Envelope]:
-    """What each waiter has published, from the commits that suspended their steps."""
+    """The event that each waiter published, from the commits that suspended their steps."""
     asked: dict[tuple[str, str], Envelope] = {}
     for entry in journal:
         if entry.kind != "commit" or entry.data.get("out") != "suspended":
@@ -306,7 +306,7 @@ def _asked(journal: Iterable[JournalEntry]) -> dict[tuple[str, str], Envelope]:
 
 
 async def _asked_last(store: StoreReads, run_id: str, steps: set[str]) -> dict[str, Envelope]:
-    """The last question each step has published: where the journal lacks it and the step has one waiter only."""
+    """The last question each step published, for steps with a single waiter whose question the journal lacks."""
     key = store.locate(run_id)["stream"]
     asked: dict[str, Envelope] = {}
     for entry_id, fields in await store.command("look for questions", "XREVRANGE", key, "+", "-", "COUNT", TAIL):
@@ -342,12 +342,12 @@ async def _journal(store: StoreReads, run_id: str) -> tuple[tuple[JournalEntry, 
 
 
 def read_entry(entry: Entry) -> JournalEntry:
-    """A journal entry as it is shown."""
+    """A journal entry in the form in which it is shown."""
     return JournalEntry(entry.at, entry.kind, entry.about, _commands(entry.kind, entry.commands))
 
 
 def _commands(kind: str, body: Any) -> Any:
-    """What was applied, in one list: a flush has a list for each send, a rewind one beside what it puts in place."""
+    """The applied commands as one list: a flush has one per send, a rewind has one beside the restored contents."""
     if kind == "state":
         return body
     if isinstance(body, dict):
@@ -356,7 +356,7 @@ def _commands(kind: str, body: Any) -> Any:
 
 
 async def _state(store: StoreReads, record: RunRecord) -> tuple[tuple[StateValue, ...], int]:
-    """Keys with their values, sorted; how many keys were not looked at."""
+    """Keys with their values, sorted; and how many keys were left out."""
     key = store.locate(record.run_id)[f"state:{record.state_id}"]
     names = sorted(await store.command("read a state", "HKEYS", key))
     looked = names[:STATE_KEYS]

@@ -1,8 +1,9 @@
-"""Pages of runs for people: newest first, filtered, counted. Reads the indexes there are; nothing is written for it.
+"""Pages of runs for people: newest first, filtered, counted. Uses the existing indexes and writes nothing.
 
-A run is in one index per status: a running one by its start, an ended one by its end. Newest first therefore means
-by what happened last, start or end. A filter is applied while walking down the indexes, a bounded stretch at a time;
-scripts look at what a list shows of each, `GLANCED_AT_ONCE` of them, so ten thousand runs are searched in some 40 ms.
+A run is in the index of its status: a running run by its start, an ended one by its end. "Newest first" is therefore by
+the latest change, start or end. A filter is applied while walking down the indexes, a bounded stretch at a time.
+Scripts read what a list shows of each run, `GLANCED_AT_ONCE` runs at a time, so ten thousand runs are searched in some
+40 ms.
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ from ..store.replies import RunRecord, pairs, run_record
 from ..store.verbs import Store
 from .run_rows import RUNNING_AS, SHOWN_STATUSES, ListedRun, Wanted, fitting, read_rows
 
-#: Entries of one index that are looked through at once when there is a filter.
+#: Entries of one index that are read at a time if there is a filter.
 STRETCH = 2_000
-#: Runs that are looked through for one page; what is beyond is looked through for the next one.
+#: Maximum runs that are searched for one page; the next page continues there.
 REACH = 100_000
-#: Runs about which one page asks whether they may be seen; what is beyond is left to the next one.
+#: Maximum runs for which one page asks whether they may be seen; the next page continues there.
 ASKED = 5_000
-#: Most runs of one page.
+#: Maximum runs of one page.
 MAX_LIMIT = 500
-#: Pages of runs that are read for one page of handlers: a handler may have had many runs.
+#: Maximum pages of runs that are read for one page of handlers: a handler may have had many runs.
 HANDLER_PAGES = 20
 
 #: Whether the run of this id may be seen.
 Readable = Callable[[str], Awaitable[bool]]
 
-#: Where a page ends: (instant in Redis ms, run id); the next one has what sorts below.
+#: Where a page ends: (Redis time in ms, run id); the next page has what sorts below.
 Position = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """What is asked for.
+    """Which runs to list.
 
     Attributes:
-        statuses: Only these; empty is any.
-        shown: Only those that lists show like this, see `SHOWN_STATUSES`; empty is any. Either this or `statuses`.
-        workflows: Only these workflow names; empty is any.
-        search: Only where this is part of what a row shows: the run's id, the last part of its workflow's name, its
-            input, its error; in any case.
-        named: Workflows that are shown under a name of which `search` is a part.
-        since_at: Only what started (while it is running) or ended at this instant, in Redis ms, or later.
-        with_input: Whether rows have what the runs began with, and why they failed.
-        limit: Most runs of the page.
-        cursor: `RunPage.cursor` of the page before.
+        statuses: Only these; empty for any.
+        shown: Only those that lists show like this, see `SHOWN_STATUSES`; empty for any. Use either this or `statuses`.
+        workflows: Only these workflow names; empty for any.
+        search: Only runs with this text in what a row shows: the run's id, the last part of its workflow's name, its
+            input or its error; ignoring case.
+        named: Workflows whose displayed name contains `search`.
+        since_at: Only runs that started (if running) or ended at this time, in Redis ms, or later.
+        with_input: Whether rows include what the runs began with, and why they failed.
+        limit: Maximum runs of the page.
+        cursor: `RunPage.cursor` of the previous page.
     """
 
     statuses: tuple[str, ...] = ()
@@ -72,9 +73,9 @@ class RunPage:
 
     Attributes:
         runs: Newest first.
-        counts: Status -> how many runs there are of it, filters aside.
-        cursor: For the next page; None when nothing is left. A page may be short, even empty, and still have one:
-            then much was looked through and little fitted. It may name a run that the page does not show.
+        counts: Status -> number of runs, regardless of filters.
+        cursor: For the next page; None if nothing is left. A page may be short, even empty, and still have one, if many
+            runs were searched and few matched. It may name a run that the page does not show.
     """
 
     runs: tuple[ListedRun, ...]
@@ -83,16 +84,16 @@ class RunPage:
 
 
 async def list_runs(store: Store, query: RunQuery, readable: Readable | None = None) -> RunPage:
-    """One page.
+    """One page of runs.
 
-    With `readable`, runs that it refuses count as not there: it is asked before the filter, about at most `ASKED` runs,
-    so that neither pages nor where they end depend on what those runs are called.
+    Runs that `readable` refuses are treated as absent. It is asked before the filter, for at most `ASKED` runs, so that
+    neither the pages nor where they end depend on the names of refused runs.
 
-    *Promise:* changes nothing. Asks Redis a handful of times, however many runs there are, and looks through at most
-    `REACH` of them. A run that starts or ends meanwhile moves to the top and is on the first page then.
+    *Promise:* changes nothing. Calls Redis a handful of times, however many runs there are, and searches at most
+    `REACH` of them. A run that starts or ends meanwhile moves to the top, so it is then on the first page.
 
     Raises:
-        WorkflowRuntimeError: An unknown status, a limit out of bounds or a cursor that no page has given.
+        WorkflowRuntimeError: An unknown status, a limit out of bounds, or a cursor that no page has returned.
         StoreUnavailable: Redis did not answer.
     """
     _check(query)
@@ -109,7 +110,7 @@ def _check(query: RunQuery) -> None:
 
 
 class _Walk:
-    """Down all indexes at once, from the cursor on."""
+    """Walks down all indexes at once, from the cursor on."""
 
     def __init__(self, store: Store, query: RunQuery, readable: Readable | None) -> None:
         self.store = store
@@ -146,7 +147,7 @@ class _Walk:
         return RunPage(rows, counts, cursor)
 
     async def _counted(self, position: Position | None) -> tuple[dict[str, int], list[int]]:
-        """Runs of each status, and how many entries of each index are above the position."""
+        """The number of runs of each status, and how many entries of each index are above the position."""
         asked: list[tuple[Any, ...]] = [
             ("ZCARD", self.store.keys.in_shard(shard, f"runs:{status}"))
             for shard in range(self.store.settings.shards)
@@ -164,10 +165,10 @@ class _Walk:
     async def _stretch(
         self, offsets: Sequence[int], position: Position | None
     ) -> tuple[list[Position], int, Position | None]:
-        """The next entries of all indexes that fit, newest first; how many were looked at; where to go on, if at all.
+        """The next entries of all indexes that match, newest first; how many were read; where to continue, if anywhere.
 
-        Below the newest of the last entries of those indexes that have more, something may be missing: the rest is
-        left to the next stretch.
+        An index with more entries is known only down to the last one read. Below the newest of these, entries may be
+        missing: they are left to the next stretch.
         """
         size = STRETCH if self.has_filter else self.query.limit + 1
         places = zip(self.indexes, offsets, strict=True)
@@ -200,7 +201,7 @@ class _Walk:
     async def _seen(
         self, found: dict[int, list[Position]], horizon: Position | None, readable: Readable
     ) -> tuple[dict[int, list[Position]], Position | None]:
-        """Those that may be seen, by shard, and where to go on: not everything may have been asked about."""
+        """The entries that may be seen, by shard, and where to continue: not all may have been asked about."""
         newest = sorted(((each, shard) for shard, some in found.items() for each in some), reverse=True)
         seen: dict[int, list[Position]] = {}
         enough = math.inf if self.has_filter else self.query.limit + 1
@@ -251,8 +252,8 @@ class HandlerPage:
     """A page of handlers.
 
     Attributes:
-        records: The run each handler is at.
-        cursor: For the next page; None when nothing is left. See `RunPage`.
+        records: The current run of each handler.
+        cursor: For the next page; None if nothing is left. See `RunPage`.
     """
 
     records: list[RunRecord]
@@ -269,21 +270,21 @@ async def newest_handlers(
     cursor: str | None = None,
     readable: Readable | None = None,
 ) -> HandlerPage:
-    """The run each handler is at; the one that started (while it goes on) or ended last is first.
+    """The current run of each handler, newest first: a running run by its start, an ended one by its end.
 
     *Promise:* reads at most `HANDLER_PAGES` pages of runs, however few handlers they have.
 
     Args:
         store: The deployment.
-        wanted: Whether a run is to be listed.
-        statuses: Of runs: running, completed, failed, cancelled, timed_out.
-        workflows: Only runs of these; empty is any.
+        wanted: Whether to list a run.
+        statuses: Only runs with these: running, completed, failed, cancelled, timed_out.
+        workflows: Only runs of these; empty for any.
         limit: At most this many.
-        cursor: `HandlerPage.cursor` of the page before.
+        cursor: `HandlerPage.cursor` of the previous page.
         readable: See `list_runs`.
 
     Raises:
-        WorkflowRuntimeError: No page has given this cursor.
+        WorkflowRuntimeError: No page has returned this cursor.
         StoreUnavailable: Redis did not answer.
     """
     found: list[RunRecord] = []
@@ -308,7 +309,7 @@ def _position(run: ListedRun) -> Position:
 
 
 async def _current(store: Store, run_ids: list[str]) -> list[RunRecord]:
-    """Those of these runs that their handlers are at."""
+    """Those of these runs that are the current run of their handler."""
     asked: list[tuple[Any, ...]] = []
     for run_id in run_ids:
         keys = store.locate(run_id)
@@ -322,7 +323,7 @@ async def _current(store: Store, run_ids: list[str]) -> list[RunRecord]:
 
 
 async def oldest_running(store: Store, most: int) -> tuple[ListedRun, ...]:
-    """The runs that were started longest ago and have not ended, oldest first.
+    """The running runs that started earliest, oldest first.
 
     Raises:
         StoreUnavailable: Redis did not answer.

@@ -1,4 +1,4 @@
-"""What lists show of runs: how they stand, what they began with, why they failed; and whether a text is in it."""
+"""What lists show of runs: their status, what they began with, why they failed; and whether a text occurs in it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..store.scripts import load, pack, unpack
 from ..store.verbs import Store
 from .endings import exception_text
 
-#: How lists show runs: by status, those that are running apart by what they do.
+#: The statuses that lists show: those of runs, with running runs split by what they are doing.
 SHOWN_STATUSES = ("running", "waiting", "queued", *RUN_STATUSES[1:])
 #: How a running run may be shown.
 RUNNING_AS = frozenset(("running", "waiting", "queued"))
 
-#: Bytes of an input or an error that are searched and shown; of a larger one, its size.
+#: Maximum bytes of an input or an error that are searched and shown; of a larger one, only its size is shown.
 GLANCE_BYTES = 16 << 10
-#: Runs that one script looks at: it takes less than 5 ms.
+#: Runs that one script reads, which takes less than 5 ms.
 GLANCED_AT_ONCE = 400
-#: Running runs that are looked at to count those that wait.
+#: Maximum running runs that are read to count those that wait.
 COUNTED = 20_000
 
 _FIELDS = ("status", "workflow", "created_at", "ended_at", "parent", "unbegun", "queued", "live", "asleep")
@@ -30,14 +30,14 @@ _FIELDS = ("status", "workflow", "created_at", "ended_at", "parent", "unbegun", 
 
 @dataclass(frozen=True, slots=True)
 class ListedRun:
-    """One row. Instants are Redis time in ms.
+    """One row. Times are Redis time in ms.
 
     Attributes:
-        is_asleep: It is running, and all that is left of it waits for an event.
-        waits_for_admission: It is started and has not begun, because its workflow limits how many run at a time.
-        is_queued: The same, because another run of its session goes on.
-        began_with: Its start event; None when it is larger than `GLANCE_BYTES` or not kept.
-        input_bytes: Bytes of what it began with; 0 when that is not kept.
+        is_asleep: It is running, and all its remaining work waits for an event.
+        waits_for_admission: It was started but has not begun, because its workflow limits how many run at a time.
+        is_queued: It was started but has not begun, because another run of its session is running.
+        began_with: Its start event; None if it is larger than `GLANCE_BYTES` or not kept.
+        input_bytes: Size of what it began with; 0 if that is not kept.
         error: What failed, in one line; None if it did not fail.
     """
 
@@ -57,13 +57,13 @@ class ListedRun:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a row has to be.
+    """The condition for a row.
 
     Attributes:
         workflows: Names; empty for any.
         shown: See `SHOWN_STATUSES`; empty for any.
-        search: A text that has to be in its id, in the last part of its workflow's name, in its input or its error.
-        named: Workflows that are shown under a name which has the text.
+        search: Text that must occur in its id, the last part of its workflow's name, its input or its error.
+        named: Workflows whose displayed name contains the text.
     """
 
     workflows: Collection[str]
@@ -73,17 +73,17 @@ class Wanted:
 
     @property
     def is_anything(self) -> bool:
-        """Whether no run has to be looked at."""
+        """Whether the status indexes decide alone, so that no run has to be read."""
         return not (self.workflows or self.search or RUNNING_AS & set(self.shown) not in (set(), RUNNING_AS))
 
     def fits(self, run_id: str, workflow: str, shown: str, *, is_found: bool) -> bool:
-        """Whether a run is wanted.
+        """Whether a run meets the condition.
 
         Args:
             run_id: Its id.
             workflow: Its workflow's name; empty if it was deleted meanwhile.
             shown: How it is shown.
-            is_found: Whether its input or its error has the text.
+            is_found: Whether its input or its error contains the text.
         """
         if (self.workflows and workflow not in self.workflows) or (self.shown and shown not in self.shown):
             return False
@@ -93,7 +93,7 @@ class Wanted:
 
 
 async def fitting(store: Store, wanted: Wanted, runs: dict[int, list[str]]) -> set[str]:
-    """Which of these runs, given by shard, are wanted. One round trip."""
+    """Which of these runs, by shard, meet the condition. One round trip."""
     asked = [(shard, some) for shard, each in runs.items() for some in _in_parts(each)]
     calls = (_glances(store, shard, some, find=wanted.search) for shard, some in asked)
     answers = await store.batch("read runs", *calls)
@@ -122,7 +122,7 @@ async def waiting_runs(store: Store) -> int | None:
 
 
 async def read_rows(store: Store, run_ids: Sequence[str], *, with_input: bool = True) -> tuple[ListedRun, ...]:
-    """The rows of these runs, without those that were deleted; with what they began with, and why they failed."""
+    """The rows of these runs, without deleted ones; with what they began with and why they failed, if wanted."""
     asked = [("HMGET", store.locate(run_id)["run"], *_FIELDS) for run_id in run_ids]
     records = await store.batch("read runs", *asked)
     glances: Sequence[Sequence[bytes]] = [(b"", b"", b"", b"", b"0", b"")] * len(run_ids)
@@ -150,7 +150,7 @@ def _glances(
 
 
 def _in_lower_case(text: str) -> str:
-    """As Lua does it: ASCII only."""
+    """Lower case as in Lua: ASCII only."""
     return "".join(each.lower() if each.isascii() else each for each in text)
 
 
@@ -174,7 +174,7 @@ def _row(run_id: str, raw: Sequence[bytes | None], glance: Sequence[bytes]) -> L
 
 
 def start_event(commands: Iterable[dict[str, Any]]) -> Envelope | None:
-    """The event that a run's first journal entry keeps; None if it began with a snapshot."""
+    """The event in a run's first journal entry; None if the run began from a snapshot."""
     kept = (command["d"] for command in commands if command["o"] == "keep")
     return next((Envelope.from_bytes(data.encode("utf-8", "surrogateescape")) for data in kept), None)
 

@@ -1,7 +1,7 @@
-"""What led to what in one run, from its journal: which work item's events became which other work items.
+"""Cause and effect in one run, from its journal: which work item's events became which other work items.
 
-Each entry names the work items that it led to. Only those of a large fan-out, which is brought to Redis in parts, are
-found by computing their ids. Entries of older releases name nothing: of these, what their commands deliver is read.
+Each entry names the work items that it led to. Only the work items of a large fan-out, which is staged in chunks, are
+found by computing their ids. Entries of older releases name none; there, the deliveries among their commands are read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..store.replies import RunRecord
 from ..store.verbs import Store
 from .timeline import Execution, executions
 
-#: Where events come from and go to that are no work items.
+#: Where events come from and go to, other than work items.
 START, OUTSIDE, STOP = "start", "outside", "stop"
 
-#: Entries that apply what a decision wants done, and where its events come from unless it is a work item.
+#: Kinds of entries that route events, and where these events come from; empty for the entry's work item.
 _SOURCES = {"start": START, "send": OUTSIDE, "commit": "", "flush": "", "wake": "", "begin": ""}
 
 
@@ -41,10 +41,10 @@ class PastRun:
 
     Attributes:
         record: The run.
-        steps: Step of each work item, those that did not end included.
-        executions: Of each work item that was executed, in the order of their starts.
-        hops: How often each hop was made.
-        is_complete: All hops are known: no entry is of an older release.
+        steps: Step of each work item, including unfinished ones.
+        executions: Executions of each work item that was executed, in the order of their starts.
+        hops: How often each hop occurred.
+        is_complete: All hops are known: no entry was written by an older release.
     """
 
     record: RunRecord
@@ -81,13 +81,13 @@ class _Trace:
     _staged: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def take(self, at: int, kind: str, data: Any, commands: Any) -> None:
-        """The next entry of the journal: Redis ms, kind, data, and the commands if the journal keeps them."""
+        """Process the next journal entry: Redis ms, kind, data, and the commands if the journal keeps them."""
         self._read.append((at, kind, data))
         if kind in _SOURCES:
             self._follow(kind, data, commands)
 
     def past_run(self) -> PastRun:
-        """What the entries say."""
+        """What the entries so far result in."""
         found: dict[str, list[Execution]] = {}
         for each in executions(self._read):
             found.setdefault(each.work_id, []).append(each)
@@ -116,11 +116,11 @@ class _Trace:
         self.hops[Hop(source, target, event, in_list)] += 1
 
     def _find_staged(self, executed: Container[str]) -> None:
-        """The work items of large fan-outs, of which the journal names the numbers only."""
+        """Find the work items of large fan-outs: the journal contains only how many there are."""
         ids_of = self.record.options.get("fork", {}).get("ids", self.record.run_id)
         for source, sizes in self._staged.items():
             opener = self.plan.by_name[self.steps[source]]
-            # Events of the list that were not staged lie between the others.
+            # Events of the list that were not staged are at places between the staged ones.
             places = sum(sizes.values()) + sum(n for hop, n in self.hops.items() if hop.source == source)
             for step, size in sizes.items():
                 event = self._between(opener, step)
@@ -135,6 +135,6 @@ class _Trace:
                         self._lead(source, target, step, event, True)
 
     def _between(self, opener: StepPlan, step: str) -> str:
-        """The event that a step fans out to another; empty when it may be one of several."""
+        """The event type that a step fans out to another step; empty if it may be one of several."""
         shared = set(opener.fans_out) & set(self.plan.by_name[step].accepts)
         return shared.pop() if len(shared) == 1 else ""

@@ -1,6 +1,6 @@
 """Runs that meet a condition, for commands and programs that act on many of them.
 
-Nothing is written and no index is kept for it: runs are walked from the newest to the oldest, a page at a time.
+No index is needed and nothing is written: runs are read from the newest to the oldest, a page at a time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .run_rows import ListedRun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """What a run has to be. Instants are Redis time in ms; what is empty or None says nothing.
+    """The condition for a run. Times are Redis time in ms; an attribute that is empty or None does not restrict.
 
     Attributes:
         statuses: One of these.
-        workflows: Of one of these; the last part of a workflow's name suffices.
+        workflows: One of these; the last part of a workflow's name suffices.
         tags: It has all of these.
         started_after, started_before: When it started.
-        ended_before: It has ended before.
+        ended_before: It has ended, and before this time.
     """
 
     statuses: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class RunFilter:
     ended_before: int | None = None
 
     def fits(self, run: ListedRun, tags: Collection[str]) -> bool:
-        """Whether a run meets it."""
+        """Whether a run meets the condition; `statuses` is not checked here."""
         return (
             (not self.workflows or not {run.workflow, run.workflow.rpartition(".")[2]}.isdisjoint(self.workflows))
             and set(self.tags) <= set(tags)
@@ -54,12 +54,12 @@ class SelectedRun:
 
 
 async def selected(store: Store, wanted: RunFilter) -> AsyncGenerator[SelectedRun]:
-    """The runs that meet a condition, by what happened last: a running one by its start, another by its end.
+    """The runs that meet a condition, newest first: a running run by its start, an ended one by its end.
 
-    A run that starts or ends meanwhile may be missed. Deleting or ending what was given is fine.
+    A run that starts or ends meanwhile may be missed. The caller may delete or end the runs it has received.
 
     Raises:
-        WorkflowRuntimeError: There is no such status.
+        WorkflowRuntimeError: Unknown status.
         StoreUnavailable: Redis did not answer.
     """
     cursor: str | None = None
@@ -77,10 +77,10 @@ async def selected(store: Store, wanted: RunFilter) -> AsyncGenerator[SelectedRu
 
 
 def tags_of(options: dict[str, Any]) -> tuple[str, ...]:
-    """The tags of a run, in its options."""
+    """The tags in a run's options."""
     return tuple(options.get("tags", ()))
 
 
 def _is_before(runs: Collection[ListedRun], started_after: int | None) -> bool:
-    """Whether what follows these has ended, or is running and has started, before: so it has started before."""
+    """Whether one of these ended, or started if running, before: then all runs that follow have started before."""
     return started_after is not None and any((run.ended_at or run.created_at) < started_after for run in runs)

@@ -89,10 +89,10 @@ def ended(at: int, kind: str, data: Any, attempts: dict[str, int]) -> list[Execu
     """The executions whose end one journal entry records; none for an entry of another kind.
 
     Args:
-        at: The entry's instant, in Redis ms.
+        at: The entry's time, in Redis ms.
         kind: The entry's kind.
-        data: What it says.
-        attempts: Number of the attempt that each work item has reached, where entries do not say it.
+        data: The entry's data.
+        attempts: The attempt that each work item has reached, for entries that do not contain it.
     """
     if kind == "commit":
         return [_committed(at, data)]
@@ -115,7 +115,7 @@ def _committed(at: int, data: dict[str, Any]) -> Execution:
         work_id=data["w"],
         attempt=data["a"],
         owner=data["o"],
-        started_at=data.get("ca", at),  # entries of attempts that were tried again at once may lack it
+        started_at=data.get("ca", at),  # entries of attempts that were retried immediately may lack it
         ended_at=at,
         outcome=outcome,
         event=data.get("event"),
@@ -131,13 +131,13 @@ def _is_rescued(data: dict[str, Any]) -> bool:
 
 
 def _given_up(at: int, data: dict[str, Any], outcome: ExecutionOutcome) -> Execution:
-    # The counter that becomes the attempt's number counts a loss already, a release never.
+    # The counter in the entry already includes a loss, but never a release.
     attempt = data["a"] + (0 if outcome == "lost" else 1)
     return Execution(data["s"], data["w"], attempt, data["o"], data["ca"], at, outcome)
 
 
 def duration(seconds: float | None) -> str:
-    """A duration, as exact as is useful; empty for None."""
+    """A duration, rounded to a useful precision; empty for None."""
     if seconds is None:
         return ""
     if seconds < 1:

@@ -1,4 +1,4 @@
-"""What a run still has to do, read from its work records. For display; nothing is decided by it."""
+"""A run's unfinished work, read from its work records. For display only: no decision depends on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WorkState = Literal["ready", "running", "delayed", "suspended", "parked", "faile
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """One work item that has left its step's queue and not ended.
+    """One work item that has left its step's queue and has not ended.
 
     Attributes:
         step: The step.
@@ -26,7 +26,7 @@ class Unfinished:
         state: `ready` is dispatched and not claimed yet; `delayed` waits for its next attempt, `suspended` for an
             event or for child runs.
         owner: The process that runs it.
-        since: When that was claimed, or dispatched, in Redis ms.
+        since: When it was claimed if it is running, else when it was dispatched, in Redis ms.
         queue: The broker queue it is dispatched to.
         awaits: Wire names of the events it waits for.
         children: How many child runs it waits for.

@@ -1,7 +1,7 @@
-"""One work item as people look at it: what it was given and by whom, its attempts, what it led to, what it wrote.
+"""One work item for display: what it received and from where, its attempts, what it led to, what it wrote.
 
-All of it is in the run's journal. An entry without commands (`history="summary"`) says which steps were led to, not
-with which events.
+All of this is in the run's journal. An entry without commands (`history="summary"`) names the steps it led to, but
+lacks the events.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..store.replies import not_found
 from .run_detail import JournalEntry, read_entry
 from .timeline import Execution, executions
 
-#: Journal entries that are looked through, and their bytes: what is beyond is not found.
+#: Maximum journal entries that are read, and their bytes; anything beyond is not found.
 ENTRIES, BYTES = 50_000, 64 << 20
-#: Events of each kind that are given.
+#: Maximum events of each kind that are returned.
 EVENTS = 100
 
 
@@ -30,7 +30,7 @@ class Link:
 
     Attributes:
         work_id: Its id; `start` or `outside` for an event that no step emitted, `stop` for the end of the run.
-        step: Its step; empty for those.
+        step: Its step; empty if it is not a work item.
     """
 
     work_id: str
@@ -39,7 +39,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """An event that was given to or emitted by the work item.
+    """An event that the work item received or emitted.
 
     Attributes:
         name: Wire name of its class.
@@ -60,8 +60,8 @@ class Write:
 
     Attributes:
         at: Redis ms.
-        version: Of the state, afterwards.
-        values: Top-level key -> stored JSON; empty where the journal does not have them.
+        version: The state version after the write.
+        values: Top-level key -> stored JSON; empty if the journal lacks them.
         deleted: Keys that were deleted.
     """
 
@@ -73,12 +73,12 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one attempt has read of `ctx.store`.
+    """What one attempt read from `ctx.store`.
 
     Attributes:
         attempt: Its number.
         keys: Top-level keys; None for all of them.
-        before: Number of the last change of the run before the attempt began.
+        before: Number of the run's last change before the attempt began.
     """
 
     attempt: int
@@ -93,12 +93,13 @@ class WorkDetail:
     Attributes:
         work_id: Its id.
         ready_at: When its events were complete, in Redis ms; None if the journal does not say.
-        executions: Those that have ended, in order.
-        given: Its events.
+        executions: Executions that have ended, in order.
+        given: The events it received.
         emitted: Events it returned, sent or wrote to the stream.
-        writes: To `ctx.store`.
-        read: What the last attempt with an outcome read of it; None if there is none, or an older release executed it.
-        left_out: Events beyond `EVENTS`.
+        writes: Its writes to `ctx.store`.
+        read: What the last attempt with an outcome read from it; None if there is none, or an older release executed
+            it.
+        left_out: Number of events and writes beyond `EVENTS`.
         dispatches: Attempt -> number of the dispatch it was claimed with, where the journal says so.
     """
 
@@ -151,7 +152,7 @@ class _Reading:
     writes: list[Write] = field(default_factory=list)
     dispatches: dict[int, int] = field(default_factory=dict)
     read: Read | None = None
-    #: Number of the last change before the present attempt.
+    #: Number of the last change before the current attempt.
     _before: int = 0
     _own: list[tuple[int, str, Any]] = field(default_factory=list)
     _steps: dict[str, str] = field(default_factory=dict)
@@ -181,7 +182,7 @@ class _Reading:
             self._own.append((entry.at, entry.kind, owned))
 
     def note_read(self, entry: Entry) -> None:
-        """A claim begins an attempt, and so does what led to work that the same process goes on with."""
+        """Note where an attempt begins (at its claim, or at the commit that led to it) and what it read."""
         about = entry.about if isinstance(entry.about, dict) else {}
         if entry.work_id == self.work_id:
             if entry.kind == "claim":
@@ -250,7 +251,7 @@ def _events_for(work_id: str, group: dict[str, Any], commands: Iterable[dict[str
 
 
 def _emitted(commands: Iterable[dict[str, Any]]) -> Iterable[tuple[Envelope, set[str] | None, bool]]:
-    """Events of a commit: each with the work items it was delivered to, None for all of its class; and if published."""
+    """Events of a commit; the work items that each was delivered to, None for all of its class; whether published."""
     delivered: dict[str, set[str]] = {}
     for command in commands:
         if command["o"] == "deliver":

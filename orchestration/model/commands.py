@@ -13,11 +13,11 @@ from .plan import StepPlan
 from .work_item import AwaitedChild
 
 EndStatus = Literal["completed", "failed", "cancelled", "timed_out"]
-#: Of an ended run.
+#: Statuses of an ended run.
 END_STATUSES: tuple[EndStatus, ...] = get_args(EndStatus)
-#: What a run that is started in a session does while another one goes on. To `join` is to send it the start event.
+#: What happens to a run started in a session while another one is running. `join` sends that run the start event.
 WhenBusy = Literal["queue", "reject", "interrupt", "rollback", "join"]
-#: Of any run, in the order of lists and figures.
+#: All statuses of a run, in the order of lists and figures.
 RUN_STATUSES = ("running", *END_STATUSES)
 
 
@@ -27,7 +27,7 @@ def _present(**fields: Any) -> dict[str, Any]:
 
 
 def where(step: StepPlan, default_queue: str) -> dict[str, Any]:
-    """The fields of a command that come from the step's plan: they go into the records it makes."""
+    """The fields of a command that come from the step's plan; they are copied into the records that it creates."""
     limit = None if step.timeout_seconds is None else round(step.timeout_seconds * 1000)
     return _present(s=step.name, nw=step.num_workers, q=step.queue or default_queue, p=step.priority, to=limit)
 
@@ -36,7 +36,8 @@ def where(step: StepPlan, default_queue: str) -> dict[str, Any]:
 class KeepEvent:
     """Keep an event's envelope while `uses` work items refer to it.
 
-    With `in_record` the only use is a work item created by the same decision: a small event is stored in its record.
+    With `in_record`, a work item of the same decision is its only use: the event, which is small, goes into that
+    record.
     """
 
     event_id: str
@@ -51,9 +52,9 @@ class KeepEvent:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Create the work item `work_id`: a stored event for one step; or several, that a fan-in has gathered.
+    """Create the work item `work_id`: one stored event for a step, or several that a fan-in has collected.
 
-    So many `members` are in a list that is named after the work item.
+    With `members`, its events are that many members of a list named after the work item.
     """
 
     work_id: str
@@ -83,7 +84,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class OpenScope:
-    """Begin a fan-out: count its open work, and remember which collect steps fire when it closes."""
+    """Begin a fan-out: count its open work, and record which collect steps run when it closes."""
 
     scope_id: str
     parent: str
@@ -121,7 +122,7 @@ class Splice:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Give the free slots of a step to what waits in its FIFO; only a restored run needs this."""
+    """Give the free slots of a step to the work in its FIFO; only a restored or rewound run needs this."""
 
     step: StepPlan
 
@@ -131,7 +132,7 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Absorb:
-    """Add an event to the members that a collect step gathers from one fan-out."""
+    """Add an event to the members that a collect step collects from one fan-out."""
 
     scope_id: str
     step: str
@@ -149,9 +150,9 @@ class Absorb:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Fill one slot of a multi-parameter join; the event that completes a set makes the work item.
+    """Fill one slot of a multi-parameter join; the event that completes a set creates the work item.
 
-    Events of different `key` are in different sets: `~` and a digest of the value they share.
+    Events with different `key` belong to different sets. A key is `~` and a digest of the value that the events share.
     """
 
     work_stem: str
@@ -234,7 +235,7 @@ class TakeFromInbox:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Answer a waiter: its suspended step runs again and finds the stored event."""
+    """Answer a waiter: its suspended step runs again, with the stored event."""
 
     work_id: str
     waiter_id: str
@@ -259,7 +260,7 @@ class Suspend:
 
 @dataclass(frozen=True, slots=True)
 class KeepPlan:
-    """Keep a plan that child runs are to be started with."""
+    """Keep a plan with which child runs will be started."""
 
     digest: str
     plan: bytes
@@ -270,9 +271,9 @@ class KeepPlan:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Have a child run started, unless an earlier execution of the committing work item has; see `AwaitedChild`.
+    """Have a child run started, unless an earlier execution of the committing work item did so; see `AwaitedChild`.
 
-    With `held` it is held back, as the so-manieth of its work item, until one before it has ended.
+    With `held` (its position among the work item's held children) it starts only when a child before it has ended.
     """
 
     child: AwaitedChild
@@ -294,7 +295,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class LookAtChild:
-    """A fork has this child: begin it, or see whether it has ended, after this multiple of the redispatch pause."""
+    """For a fork's child: begin it or check whether it has ended, after `later` times the redispatch pause."""
 
     child_id: str
     begin: bool
@@ -324,7 +325,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The committing work item failed and is tried again after a durable delay."""
+    """The committing work item failed and is retried after a durable delay."""
 
     delay_ms: int
     error: bytes

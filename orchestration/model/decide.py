@@ -3,10 +3,10 @@
 Reading order of one event: `decide_start` (run) -> `route` -> … a step executes … -> `decide` -> `route` -> … -> a
 `StopEvent` becomes `Finish`. Redis applies the commands of one decision atomically.
 
-Rules that live here (the contract is LlamaIndex Workflows', see docs/how-an-event-travels.md):
+Rules implemented here (the contract is LlamaIndex Workflows', see docs/how-an-event-travels.md):
 
 * an event goes to every step that accepts its exact class, as one work item each;
-* an event inside a fan-out that a `collect` step accepts is gathered by the innermost fan-out that feeds this step;
+* an event inside a fan-out that a `collect` step accepts is collected by the innermost fan-out that feeds this step;
 * a `StopEvent` ends the run, an `InputRequiredEvent` is published as well as routed;
 * an event that answers a waiter goes to the waiting step only as that answer;
 * an event that no step accepts is reported as unhandled and kept in the inbox for a later waiter.
@@ -77,7 +77,7 @@ class Staged:
     of this logical name) is set.
 
     Attributes:
-        more: With `deliver`: the events of its work item, `event` among them, where it has several.
+        more: With `deliver`: all events of its work item, including `event`, if it has several.
     """
 
     index: int
@@ -95,12 +95,12 @@ class Decision:
 
     Attributes:
         commands: Applied by the commit, in order.
-        staged: Per step name or list, what has to be staged before the commit.
-        scope_id: The fan-out that `staged` belongs to, if it is one's.
-        sensitive: It depends on who waits; the commit must check that no waiter was added.
-        found_nothing: It found no event in the inbox; the commit must check that none was added there.
+        staged: What must be staged before the commit, by step name or list.
+        scope_id: The fan-out that `staged` belongs to, if it belongs to one.
+        sensitive: It depends on the waiters; the commit must check that none was added.
+        found_nothing: It found no matching event in the inbox; the commit must check that none was added there.
         opens: Fan-outs opened, as (scope id, opener step).
-        packed: The commands as they are sent, where they were prepared; `commands` is then empty.
+        packed: The commands in wire form, if they were prepared; `commands` is then empty.
     """
 
     commands: list[Command] = field(default_factory=list)
@@ -126,12 +126,12 @@ def route(
 
     Args:
         plan: The run's plan.
-        event: What was emitted.
-        origin: Who emitted it, and in which fan-out.
+        event: The emitted event.
+        origin: The emitter and its fan-out.
         emit_id: The event's identity; equal identities give equal work ids.
-        surroundings: Waiters to look at.
+        surroundings: Waiters that the event may answer.
         limits: Deployment limits.
-        target: Only this step, when the sender named one.
+        target: The only step to deliver to, if the sender named one.
     """
     commands: list[Command] = []
     if event.is_a(names.INPUT_REQUIRED):
@@ -178,7 +178,7 @@ def _deliver(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limi
 
 def _fill_slot(step: StepPlan, event: Envelope, origin: Origin, emit_id: str, limits: Limits) -> Join:
     slot = step.slot_of(event)
-    assert slot is not None  # accepts_event said so
+    assert slot is not None  # accepts_event has checked this
     key = step.join_key(event)
     return Join(
         work_stem=derive_id(origin.run_id, "join", step.name, origin.scope.path + key),
@@ -207,7 +207,7 @@ def decide_start(plan: Plan, run_id: str, event: Envelope, limits: Limits) -> li
 
 
 def routed_events(outcome: Outcome) -> Sequence[Envelope]:
-    """The events of an outcome that go to steps and waiters, so that it matters who waits."""
+    """The events of an outcome that are routed to steps and waiters, so that the waiters matter."""
     match outcome:
         case Returned(event, ends):
             events = () if event is None else (event,)
@@ -298,7 +298,7 @@ def _stage(routed: list[Command], scope_id: str, staged: dict[str, list[Staged]]
 
 
 def recovering(plan: Plan, work: Work) -> StepPlan | None:
-    """The `@catch_error` step that takes care of a final failure of this work; None if no step does."""
+    """The `@catch_error` step that handles a final failure of this work; None if there is none."""
     handler = plan.handler_of(work.step)
     if handler is None or work.recoveries.get(handler.name, 0) >= handler.max_recoveries:
         return None
@@ -372,7 +372,7 @@ def _decide_grouped(plan: Plan, work: Work, outcome: Grouped, limits: Limits) ->
 
 
 def _stage_groups(plan: Plan, work: Work, outcome: Grouped, limits: Limits) -> Decision:
-    """Groups that are too much for one script. Those that are large themselves are lists, as what a fan-in gathers."""
+    """Stage groups that are too large for one script. A group that is large itself becomes a list, as in a fan-in."""
     step = plan.by_name[work.step]
     delivers: list[Staged] = []
     staged: dict[str, list[Staged]] = {}

@@ -11,7 +11,7 @@ from typing import Any
 EVENT = "umbel.Event"
 START = "umbel.StartEvent"
 STOP = "umbel.StopEvent"
-#: What a sleeping step waits for; it is no question to anybody.
+#: What a sleeping step waits for; nobody is asked to answer it.
 SLEEP_ENDED = "umbel.SleepEndedEvent"
 INPUT_REQUIRED = "umbel.InputRequiredEvent"
 STEP_FAILED = "umbel.StepFailedEvent"
@@ -25,7 +25,7 @@ FAILED = "umbel.WorkflowFailedEvent"
 JOIN_EXPIRED = "umbel.JoinExpired"
 INTERNAL = "umbel.InternalDispatchEvent"
 
-#: In a payload: what its declared fields are where JSON alone does not say it. Nothing for those who only look at it.
+#: Payload key for the exact types of declared fields where JSON does not determine them. Irrelevant for display.
 EXACT = "__exact"
 EXACT_BYTES = f'"{EXACT}":'.encode()
 
@@ -34,10 +34,9 @@ EXACT_BYTES = f'"{EXACT}":'.encode()
 class Envelope:
     """One event: its wire name, the names of its parent events, and its payload as opaque JSON bytes.
 
-    `parents` are the Event classes between this one and `Event`, nearest first, both excluded. The payload is
-    never parsed by Redis and parsed here only where a decision looks into it (a waiter's requirements).
-    `trace` says, where runs are traced, in which span the event was made (a W3C `traceparent`); it is no part of what
-    the event is: neither equality nor any identity depends on it.
+    `parents` are the Event classes between this one and `Event`, nearest first, both excluded. Redis never parses the
+    payload; Python parses it only where a decision depends on it (a waiter's requirements). With tracing, `trace` is
+    the span in which the event was made (a W3C `traceparent`). It does not belong to the event's identity or equality.
     """
 
     type: str
@@ -46,11 +45,11 @@ class Envelope:
     trace: str = field(default="", compare=False)
 
     def is_a(self, name: str) -> bool:
-        """True when the event's class is `name` or derives from it."""
+        """Whether the event's class is `name` or derives from it."""
         return self.type == name or name in self.parents
 
     def value(self) -> dict[str, Any]:
-        """The payload, parsed: what people and programs without the event's class see."""
+        """The parsed payload, for people and for programs without the event's class."""
         parsed: dict[str, Any] = json.loads(self.payload)
         parsed.pop(EXACT, None)
         return parsed
@@ -61,13 +60,13 @@ class Envelope:
         return value.get(name, (value.get("_data") or {}).get(name))
 
     def marked(self, trace: str) -> Envelope:
-        """The same event, made in this span, if it is in one."""
+        """The same event with this trace, if there is one."""
         return replace(self, trace=trace) if trace else self
 
     def to_bytes(self) -> bytes:
-        """One JSON object `{"type":…,"parents":[…],"value":…}`; the payload goes in as it is.
+        """One JSON object `{"type":…,"parents":[…],"value":…}`; the payload is inserted unchanged.
 
-        A trace stands before the value, where readers of older releases pass over it.
+        A trace is put before the value, where readers of older releases ignore it.
         """
         if self.trace:
             return _head(self.type, self.parents)[:-8] + b'"trace":"%b","value":%b}' % (
@@ -77,14 +76,14 @@ class Envelope:
         return self.content()
 
     def content(self) -> bytes:
-        """The same without the trace: equal for equal events."""
+        """The bytes without the trace: equal for equal events."""
         return _head(self.type, self.parents) + self.payload + b"}"
 
     @staticmethod
     def from_bytes(data: bytes) -> Envelope:
         """The inverse of `to_bytes`.
 
-        The header is parsed alone: it always precedes `,"value":`, which cannot occur inside a class name.
+        Only the header is parsed: it always precedes `,"value":`, which cannot occur inside a class name.
         """
         cut = data.index(b',"value":')
         if data[cut - 1] == _QUOTE:
@@ -110,7 +109,7 @@ def _read_head(head: bytes) -> tuple[str, tuple[str, ...]]:
 
 
 def internal(name: str, /, **fields: Any) -> Envelope:
-    """An event that umbel itself publishes (step states, idleness, …)."""
+    """An event that umbel itself publishes (step states, idle runs, …)."""
     return Envelope(name, (INTERNAL,), json.dumps(fields, separators=(",", ":")).encode())
 
 

@@ -1,4 +1,4 @@
-"""Every error umbel raises, in one tree; texts say what happened, where, and how to fix it.
+"""Every error that umbel raises, in one tree. Messages say what happened, where, and how to fix it.
 
 UmbelError
 ├── WorkflowValidationError          the author's workflow cannot run as written
@@ -13,17 +13,17 @@ UmbelError
 ├── RunError                         how a run ended, or why a call about it failed
 │   ├── WorkflowTimeoutError         it took longer than its timeout (also a TimeoutError)
 │   ├── WorkflowCancelledByUser      it was cancelled
-│   ├── WorkflowFailed               it failed for a reason that is no step's exception
+│   ├── WorkflowFailed               it failed, but not by a step's exception
 │   ├── ResultUnreadable             its result's class is not loaded here, or has changed since
 │   ├── RunNotFound                  unknown run id (or its retention is over)
 │   ├── ChildFailed                  a child run did not complete; raised in the step that waits for it
 │   ├── NotRetried                   nothing about the run could be resumed
-│   ├── HistoryUnavailable           this point of the run's past cannot be had
-│   ├── HistoryDamaged               the journal does not lead to what is there
+│   ├── HistoryUnavailable           this point of the run's past is not available
+│   ├── HistoryDamaged               the journal does not match the run
 │   ├── RunExists                    the requested run id is taken
 │   ├── SessionExists                the name of a new session is taken
-│   ├── SessionBusy                  a run of the session goes on, and the caller would not wait
-│   ├── SessionFull                  as many runs as are allowed wait for their turn in the session
+│   ├── SessionBusy                  a run of the session is running, and the caller did not want to wait
+│   ├── SessionFull                  the maximum number of runs wait for their turn in the session
 │   └── SessionClosed                the session takes no more runs
 ├── StepTimeoutError                 one step exceeded its own timeout (also a TimeoutError)
 ├── WorkerLost                       a step's process died too often
@@ -77,11 +77,11 @@ class WorkflowDone(UmbelError):
 
 
 class ContextSerdeError(UmbelError):
-    """A context snapshot is damaged, foreign or newer than this version."""
+    """A context snapshot is damaged, was not made by umbel, or is newer than this version."""
 
 
 class ContextStateError(UmbelError):
-    """A context method was called in a place where the context does not have it."""
+    """A context method was called where it is not available."""
 
 
 class RunError(UmbelError):
@@ -101,7 +101,7 @@ class WorkflowFailed(RunError):
 
 
 class ResultUnreadable(RunError):
-    """The run has ended; its result cannot be read in this process: the class is not loaded or has changed since."""
+    """The run has ended, but this process cannot read its result: the class is not loaded or has changed."""
 
 
 class RunNotFound(RunError):
@@ -109,12 +109,12 @@ class RunNotFound(RunError):
 
 
 class ChildFailed(RunError):
-    """A child run did not complete; raised in the step that waits for it. What the child failed with is its cause.
+    """A child run did not complete; raised in the step that waits for it. The child's error is its cause.
 
     Attributes:
-        run_id: The child's.
-        step: The child's step that failed; empty if it was cancelled or took too long.
-        reason: What it failed with, as a text.
+        run_id: The child run.
+        step: The child's step that failed; empty if the child was cancelled or timed out.
+        reason: The child's error as text.
     """
 
     def __init__(self, run_id: str, step: str, reason: str) -> None:
@@ -127,7 +127,7 @@ class ChildFailed(RunError):
 
     @property
     def error(self) -> BaseException | None:
-        """What the child failed with, in its own type where that is loaded here."""
+        """The child's error, in its own type if that is loaded here."""
         return self.__cause__
 
 
@@ -136,18 +136,18 @@ class NotRetried(RunError):
 
 
 class HistoryUnavailable(RunError):
-    """A point of a run's past that does not exist, is no longer kept, or of which the journal keeps no values."""
+    """A point of a run's past does not exist, is no longer kept, or has no values in the journal."""
 
 
 class PointNotFound(HistoryUnavailable):
-    """A point of a run's past that there never was."""
+    """A point of a run's past that never existed."""
 
 
 class HistoryDamaged(RunError):
-    """The journal of a run cannot be done again, or has been changed.
+    """The journal of a run cannot be replayed, or has been changed.
 
     Attributes:
-        seq: The entry at which that shows.
+        seq: The entry at which this was found.
     """
 
     def __init__(self, text: str, seq: int = 0) -> None:
@@ -156,15 +156,15 @@ class HistoryDamaged(RunError):
 
 
 class RunExists(RunError, RuntimeError):
-    """A run with the requested id exists already."""
+    """A run with the requested id already exists."""
 
 
 class SessionExists(RunError):
-    """A session, or a run, has the name that a new session was to have."""
+    """A session or a run already has the name requested for a new session."""
 
 
 class SessionBusy(RunError):
-    """A run of the session goes on, and the caller would not wait for its end."""
+    """A run of the session is running, and the caller did not want to wait for its end."""
 
 
 class SessionFull(RunError):
@@ -184,11 +184,11 @@ class WorkerLost(UmbelError):
 
 
 class RunClosed(UmbelError):
-    """The run has ended; this step's work is no longer wanted."""
+    """The run has ended; this step's work is no longer needed."""
 
 
 class ConfigurationError(UmbelError):
-    """Settings, Redis or broker are not usable as they are; the text says how to fix them."""
+    """Settings, Redis or broker are not usable; the message says how to fix them."""
 
 
 class NotConfigured(ConfigurationError):
@@ -196,10 +196,10 @@ class NotConfigured(ConfigurationError):
 
 
 class StoreUnavailable(UmbelError):
-    """Redis did not answer. Whether the last command was applied is not known; repeating it is safe.
+    """Redis did not answer. It is not known whether the last command was applied; repeating it is safe.
 
     Attributes:
-        where: The Redis, as a URL without its password; empty if that is not known.
+        where: The Redis URL without its password; empty if not known.
     """
 
     def __init__(self, text: str, where: str = "") -> None:
@@ -208,5 +208,5 @@ class StoreUnavailable(UmbelError):
 
 
 for _each in [each for each in vars().values() if getattr(each, "__module__", None) == __name__]:
-    _each.__module__ = "umbel.errors"  # where users import them from: tracebacks name that
+    _each.__module__ = "umbel.errors"  # tracebacks name the module that users import them from
 del _each

@@ -1,6 +1,6 @@
 """The `action` values of umbel's log records, a closed list for filters, alerts and counts.
 
-Texts of log lines may change with any release; an action keeps its name and meaning.
+The texts of log lines may change with any release; an action keeps its name and meaning.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-#: action -> when it is logged. The table in docs/running-in-production.md is this one.
+#: action -> when it is logged. docs/running-in-production.md contains the same table.
 ACTIONS: Mapping[str, str] = MappingProxyType(
     {
         "ack_owed": "an acknowledgement is waiting for the broker",

@@ -15,15 +15,15 @@ from typing import Any, Literal
 from .envelope import EVENT, Envelope
 from .work_item import derive_id
 
-#: Begins what work lacks that was parked because the code routes an event that the run's plan does not.
+#: Prefix of what parked work lacks if the code routes an event that the run's plan does not.
 NOT_ROUTING = "-"
 
 StepKind = Literal["each", "collect", "all_of"]
 
-# Stored plans spell `all_of` as "join" and `collected_by` as "joins", as older versions do: another spelling would
+# Stored plans spell `all_of` as "join" and `collected_by` as "joins", as older versions do. Another spelling would
 # change the digest of every plan, and runs in flight would no longer find theirs.
 _STORED_KINDS: dict[str, str] = {"all_of": "join"}
-#: Fields that plans of older versions do not have: left out where they say nothing, likewise for the digest's sake.
+#: Fields that plans of older versions lack. They are omitted when unset, so that digests stay the same.
 _UNLESS_SET = ("cancel_rest", "join_by", "within_seconds")
 _KINDS = {stored: kind for kind, stored in _STORED_KINDS.items()}
 
@@ -38,13 +38,13 @@ class StepPlan:
         kind: `each` runs once per event; `collect` has one `list[E]` parameter and runs once per fan-out;
             `all_of` has several event parameters and runs once per full set.
         accepts: Wire names of accepted events. For `all_of` one per parameter, in order (names may repeat).
-        take: For `collect`: fire at this many arrivals; None fires when the fan-out has closed.
-        cancel_rest: With `take`: cancel what has not arrived when it fires.
-        join_by: For `all_of`: the field whose value the events of a set share.
-        within_seconds: For `all_of`: how long after its first event a set may become complete.
+        take: For `collect`: run when this many have arrived; None runs when the fan-out has closed.
+        cancel_rest: With `take`: cancel the remaining branches when the step runs.
+        join_by: For `all_of`: the field that must be equal in the events of a set.
+        within_seconds: For `all_of`: how long a set may take to become complete, from its first event.
         returns: Wire names the step may return as single events.
         fans_out: Wire names the step may return inside a list.
-        collected_by: The `collect` steps that gather what this step's fan-out becomes; each fires once per fan-out.
+        collected_by: The `collect` steps that collect the results of this step's fan-out; each runs once per fan-out.
         num_workers: Concurrent executions within one run.
         timeout_seconds: Limit of one attempt; None is no limit.
         accepts_subclasses: Match by class hierarchy instead of exact class.
@@ -72,17 +72,17 @@ class StepPlan:
     max_recoveries: int = 1
 
     def accepts_event(self, event: Envelope) -> bool:
-        """Whether routing hands `event` to this step (or to its join)."""
+        """Whether `event` is routed to this step (or to its join)."""
         return self.slot_of(event) is not None
 
     def join_key(self, event: Envelope) -> str:
-        """Names the value that the events of a set share, if the step joins by one; else empty."""
+        """A key for the value that the events of a set share, if the step joins by a field; else empty."""
         if self.join_by is None:
             return ""
         return f"~{derive_id(json.dumps(event.field(self.join_by), sort_keys=True))}"
 
     def slot_of(self, event: Envelope) -> str | None:
-        """The accepted name that this event counts as; None when the step does not take it."""
+        """The accepted name under which the step takes this event; None if it does not take it."""
         for name in (event.type, *((*event.parents, EVENT) if self.accepts_subclasses else ())):
             if name in self.accepts:
                 return name
@@ -113,17 +113,17 @@ class Plan:
         return tuple(step for step in self.steps if step.accepts_event(event))
 
     def misroutes(self, event: Envelope, code: Plan) -> bool:
-        """Whether no step of this plan takes `event` although one of `code` does, the plan of the code that made it.
+        """Whether no step of this plan takes `event`, although one of `code` (the plan of the emitting code) does.
 
-        So an event class was renamed, or has come, since the run started: without a step the event would be lost.
+        Then an event class was renamed or added since the run started. Without a step, the event would be lost.
         """
         return bool(code.digest != self.digest and code.accepting(event) and not self.accepting(event))
 
     def lacked_by(self, knows: Callable[[str], bool], misrouted: Envelope) -> str:
-        """What code lacks that emits an event which it routes and this plan does not: see `Registered.has`.
+        """What the code lacks that emitted an event which this plan does not route: see `Registered.has`.
 
-        The first class of this plan that it does not know, which was probably renamed; else that it does not route the
-        event.
+        This is the first class in this plan that the code does not know, which was probably renamed; otherwise, that
+        this plan does not route the event.
         """
         unknown = (name for step in self.steps for name in step.accepts if not knows(name))
         return next(unknown, NOT_ROUTING + " ".join((misrouted.type, *misrouted.parents)))
@@ -137,7 +137,7 @@ class Plan:
         return next(iter(named or wild), None)
 
     def with_priority(self, priority: int | None) -> Plan:
-        """With a priority for the steps that have none of their own. It is another plan, with a digest of its own."""
+        """The plan with a priority for steps without one. It is a different plan with its own digest."""
         return self if priority is None else _prioritized(self, priority)
 
     def to_json(self) -> bytes:
@@ -156,7 +156,7 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """Short name of exactly this plan."""
+        """Short name that identifies exactly this plan."""
         return hashlib.blake2b(self.to_json(), digest_size=10).hexdigest()
 
     @staticmethod

@@ -1,12 +1,12 @@
-"""Strict JSON in which a value of a class carries the class's name: writing it, reading it, showing it to people.
+"""Strict JSON in which a value of a class carries the class's name: writing, reading and displaying it.
 
 JSON has None, booleans, numbers, text, lists and objects with text keys. A value of a class is written as
 
     {"__is_pydantic": true, "value": …, "qualified_name": "shop.models.Customer"}
 
-with one more key, `more`, where making the value takes more than that. A user's own dict that has the key
-`__is_pydantic` is wrapped as `{"__is_pydantic": false, "value": …}`, so that it is never mistaken for one of those.
-What classes there are and how their values are written is up to the caller.
+with one more key, `more`, if constructing the value takes further data. A user's own dict with the key `__is_pydantic`
+is wrapped as `{"__is_pydantic": false, "value": …}`, so that it cannot be mistaken for a tagged value. The caller
+determines which classes there are and how their values are written.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
-#: Marks an object that stands for a value of the class it names.
+#: Key that marks an object as a value of the class it names.
 TAG = "__is_pydantic"
-#: What else it takes to make a tagged value.
+#: Key for the further data needed to construct a tagged value.
 MORE = "more"
-#: As it is in stored JSON. Bytes without it have no tag, and need not be searched for one.
+#: The tag in stored JSON. Bytes without it contain no tagged values and need not be searched for any.
 TAG_BYTES = f'"{TAG}"'.encode()
 
-#: Levels of lists and objects inside each other; JSON parsers give up not far above.
+#: Maximum nesting of lists and objects; JSON parsers fail not far above.
 MAX_DEPTH = 200
 
 #: Python refuses to write or read integers of more than 4,300 digits.
@@ -35,11 +35,11 @@ _OWN_CONTAINERS = frozenset({dict, list})
 
 
 class NotJson(ValueError):
-    """A value that JSON cannot carry: where it is, what is wrong with it, and what to do.
+    """A value that JSON cannot represent: where it is, what is wrong with it, and how to fix it.
 
     Attributes:
-        path: Such as `items[3].price`; empty for the value itself.
-        problem: What is wrong, as the end of a sentence that begins with the place.
+        path: For example `items[3].price`; empty for the value itself.
+        problem: What is wrong, as the rest of a sentence that begins with the path.
         advice: A sentence that says how to fix it.
     """
 
@@ -50,7 +50,7 @@ class NotJson(ValueError):
         self.advice = advice
 
     def inside(self, place: str) -> Self:
-        """The same flaw, seen from one level further out. The path is put together only once there is a flaw."""
+        """The same error with its path extended by one level. The path is only built when there is an error."""
         dot = "." if place and self.path and not self.path.startswith("[") else ""
         self.path = f"{place}{dot}{self.path}"
         return self
@@ -61,12 +61,12 @@ class NotJson(ValueError):
 
 
 def tagged(name: str, value: Any, tag: str = TAG) -> dict[str, Any]:
-    """The object that stands for a value of the class `name`."""
+    """The object that represents a value of the class `name`."""
     return {tag: True, "value": value, "qualified_name": name}
 
 
 def tagged_text(name: str, value: str) -> str:
-    """The same as text, around JSON text."""
+    """The same as `tagged`, from and to JSON text."""
     return f'{{"{TAG}":true,"value":{value},"qualified_name":{json.dumps(name)}}}'
 
 
@@ -81,13 +81,14 @@ def to_tagged(
 
     Args:
         value: Anything.
-        write: Writes what JSON does not have, usually with `tagged`: tuples and dicts with other keys than text too.
-        tags: Keys that a user's own dict must not have without being wrapped.
+        write: Converts what JSON lacks, usually with `tagged`; this includes tuples, and dicts with keys other than
+            text.
+        tags: A user's own dict that has one of these keys is wrapped.
         deepest: How many levels are allowed.
         depth: The level of `value`.
 
     Raises:
-        NotJson: JSON cannot carry something in it, or `write` refuses it.
+        NotJson: JSON cannot represent a part of it, or `write` refuses it.
     """
     if type(value) in _SCALARS:
         return checked_scalar(value)
@@ -117,7 +118,7 @@ def to_tagged_object(
     deepest: float = MAX_DEPTH,
     depth: int = 1,
 ) -> dict[str, Any]:
-    """Each value of a dict by `to_tagged`; the dict itself is never wrapped, whatever its keys are called.
+    """Convert each value of a dict with `to_tagged`; the dict itself is never wrapped, whatever its keys are.
 
     Raises:
         NotJson: As `to_tagged`, or a key is not text.
@@ -134,12 +135,11 @@ def to_tagged_object(
 
 
 def from_tagged(value: Any, make: Mapping[str, Callable[..., Any]]) -> Any:
-    """The inverse of `to_tagged`. What has none of the forms that it writes stays as it is.
+    """The inverse of `to_tagged`. A value in none of the forms that it writes stays unchanged.
 
     Args:
         value: JSON.
-        make: By tag, what makes a value from the name of its class and its JSON, and from what else it takes if that
-            is there.
+        make: By tag: makes a value from the name of its class, its JSON and, if there is any, the further data.
     """
     if isinstance(value, list):
         return [from_tagged(item, make) for item in value]
@@ -154,12 +154,12 @@ def from_tagged(value: Any, make: Mapping[str, Callable[..., Any]]) -> Any:
 
 
 def untagged(value: Any) -> Any:
-    """JSON with the names of classes taken off: what pydantic itself writes, and what people are shown."""
+    """JSON without the class names: as pydantic itself writes it, and as it is displayed."""
     return from_tagged(value, _PLAIN)
 
 
 def fields_of(event: Any) -> dict[str, Any]:
-    """The fields of an event's value as people are shown them: `untagged`, dynamic ones among the declared ones."""
+    """The fields of an event's value for display: `untagged`, with the dynamic fields beside the declared ones."""
     fields: dict[str, Any] = untagged(event)
     return {name: field for name, field in fields.items() if name != "_data"} | (fields.get("_data") or {})
 
@@ -170,7 +170,7 @@ def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_name(name: str, value: Any, more: object = None) -> Any:
-    # The fields of a value: never a wrapped dict, whatever their names.
+    # These are a value's fields, never a wrapped dict, whatever their names are.
     return {key: untagged(item) for key, item in value.items()} if isinstance(value, dict) else untagged(value)
 
 
@@ -178,7 +178,7 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {TAG: _without_name}
 
 
 def checked_scalar(value: str | int | float | None) -> str | int | float | None:
-    """The value itself.
+    """Check a scalar and return it.
 
     Raises:
         NotJson: It is NaN, infinity, a number too long to write, or text with half a surrogate pair.
@@ -195,17 +195,17 @@ def checked_scalar(value: str | int | float | None) -> str | int | float | None:
 
 
 def nests_too_deep(value: Any) -> bool:
-    """Whether lists and objects are inside each other on more than `MAX_DEPTH` levels."""
+    """Whether lists and objects are nested more than `MAX_DEPTH` levels deep."""
     level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(MAX_DEPTH):
         inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-        # By identity, so that what contains itself twice does not grow.
+        # By identity, so that the list stays small even if a value contains itself several times.
         level = list({id(child): child for child in inner if isinstance(child, _CONTAINERS)}.values())
     return bool(level)
 
 
 def too_deep() -> NotJson:
-    """The flaw of a value with more levels than `MAX_DEPTH`."""
+    """The error for a value with more levels than `MAX_DEPTH`."""
     return NotJson(
         f"nests lists and objects deeper than {MAX_DEPTH} levels, or contains itself", "Flatten it, or send it as text."
     )

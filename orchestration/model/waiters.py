@@ -1,8 +1,8 @@
-"""Steps that wait for an event, events that wait for a step, and how those are found that belong together.
+"""Steps that wait for an event, events that wait for a step, and how they are matched.
 
-Waiters that name the same event class and the same fields are of one *kind*. Given a kind, an event has at most one
-*digest*: that of the values it has in these fields. Exactly those waiters of the kind that the event answers have the
-same digest, so Redis can look them up. Pure: what is found is still compared with `Waiter.matches`.
+Waiters for the same event class and the same fields are of one *kind*. For a kind, an event has at most one *digest*:
+that of its values of these fields. The waiters of the kind that the event answers are exactly those with the same
+digest, so Redis can look them up. `Waiter.matches` still checks each waiter that was found.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .envelope import Envelope
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What waiters have in common.
+    """What waiters of one kind have in common.
 
     Attributes:
         event_type: The event class they wait for.
@@ -34,20 +34,20 @@ class Kind:
     names: tuple[str, ...]
 
     def to_text(self) -> str:
-        """For Redis; free of quotes, bars and spaces."""
+        """Text for Redis, without quotes, bars and spaces."""
         return quote(json.dumps([self.event_type, self.subclasses, *self.names], separators=(",", ":")))
 
     @staticmethod
     def from_text(text: str) -> Kind:
-        """The inverse."""
+        """The inverse of `to_text`."""
         event_type, subclasses, *names = json.loads(unquote(text))
         return Kind(event_type, subclasses, tuple(names))
 
     def digest(self, values: Mapping[str, Any]) -> str:
-        """The digest of required values: equal for values that Python calls equal.
+        """The digest of required values; equal for values that are equal in Python.
 
         Raises:
-            RecursionError: A value is nested too deeply to be compared this way.
+            RecursionError: A value is nested too deeply for this.
         """
         wanted = [_canonical(values[name]) for name in self.names]
         text = f"{self.to_text()} {json.dumps(wanted, sort_keys=True, separators=(',', ':'))}"
@@ -55,7 +55,7 @@ class Kind:
 
 
 def digests(kinds: Iterable[Kind], events: Sequence[Envelope]) -> list[str]:
-    """The digests of all waiters of these kinds that any of the events answers, each once.
+    """The digests of all waiters of these kinds that any of the events answers, without duplicates.
 
     Raises:
         RecursionError: As in `Kind.digest`.
@@ -75,7 +75,7 @@ def digests(kinds: Iterable[Kind], events: Sequence[Envelope]) -> list[str]:
 
 
 def _canonical(value: Any) -> Any:
-    """The same for all values that are equal in Python: True, 1 and 1.0 are."""
+    """A form that is the same for all values that are equal in Python, such as True, 1 and 1.0."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, bool):
@@ -87,20 +87,20 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-#: Bytes of a payload up to which its value is remembered.
+#: Maximum bytes of a payload whose parsed value is cached.
 _SMALL = 1024
 
 
 @lru_cache(2048)
 def _small_value(payload: bytes) -> dict[str, Any]:
-    """Many waiters look at the same events of an inbox. Not to be changed."""
+    """The parsed payload, cached because many waiters check the same inbox events. Do not modify it."""
     value: dict[str, Any] = json.loads(payload)
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A suspended step's condition: an event class and fields that must be equal."""
+    """A suspended step's condition: an event class, and fields that must have given values."""
 
     work_id: str
     waiter_id: str
@@ -121,7 +121,7 @@ class Waiter:
         return all(value.get(k, dynamic.get(k, missing)) == wanted for k, wanted in self.requirements.items())
 
     def to_bytes(self) -> bytes:
-        """What is stored under `work id|waiter id`. Scripts read its digest and kind, which therefore come first."""
+        """What is stored under `work id|waiter id`. Scripts read its digest and kind, so these come first."""
         body = {"s": self.step, "t": self.event_type, "r": self.requirements, "sub": self.subclasses}
         kind = Kind(self.event_type, self.subclasses, tuple(sorted(self.requirements)))
         with suppress(RecursionError):  # such a waiter is found without the index
@@ -130,7 +130,7 @@ class Waiter:
 
     @staticmethod
     def from_bytes(name: str, data: bytes) -> Waiter:
-        """The inverse, from field name and content of the waiters hash."""
+        """The inverse of `to_bytes`, from the field name and content in the waiters hash."""
         work_id, _, waiter_id = name.partition("|")
         body = json.loads(data)
         return Waiter(work_id, waiter_id, body["s"], body["t"], body["r"], body["sub"])
@@ -146,11 +146,11 @@ class InboxEvent:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look into the index of waiters has seen: the same again means that no waiter of interest was added.
+    """Result of a lookup in the index of waiters. An equal result later means that no relevant waiter was added.
 
     Attributes:
-        kinds: How many kinds of waiters there were.
-        counts: Digest -> how many waiters there were.
+        kinds: Number of kinds of waiters.
+        counts: Digest -> number of waiters.
     """
 
     kinds: int
@@ -161,14 +161,14 @@ class Seen:
 class Surroundings:
     """The part of a run that other processes may change while a step decides: waiters and inbox.
 
-    A script checks whether what was decided still holds; if not, the outcome is decided again on fresh surroundings.
+    A script checks whether a decision still holds; if not, the outcome is decided again with fresh surroundings.
 
     Attributes:
-        version: Changes with every waiter that is added. Scripts notice by themselves that one was removed.
-        waiters: Those that may concern the decision.
-        inbox: Its events.
-        inbox_version: Changes with every event that is added to the inbox.
-        seen: The waiters that were looked up in the index, if they were.
+        version: Changes whenever a waiter is added. Scripts detect by themselves that one was removed.
+        waiters: The waiters that may affect the decision.
+        inbox: The events in the inbox.
+        inbox_version: Changes whenever an event is added to the inbox.
+        seen: The result of the lookup in the index of waiters, if there was one.
     """
 
     version: int = 0
@@ -178,6 +178,6 @@ class Surroundings:
     seen: Seen | None = None
 
     def after(self, event: Envelope) -> Surroundings:
-        """The rest once `event` has answered its waiters: each is answered once, by the first event that matches."""
+        """What is left after `event` has answered its waiters: each is answered once, by the first match."""
         left = tuple(waiter for waiter in self.waiters if not waiter.matches(event))
         return self if len(left) == len(self.waiters) else replace(self, waiters=left)

@@ -17,8 +17,8 @@ def derive_id(*parts: str | bytes | int, digest_size: int = 10) -> str:
     """A deterministic id: equal parts give the same id, so a repeated command is absorbed.
 
     Args:
-        *parts: What it derives from.
-        digest_size: Its length, in bytes of two digits.
+        *parts: What the id is derived from.
+        digest_size: Length in bytes; each gives two hexadecimal digits.
     """
     digest = hashlib.blake2b(digest_size=digest_size)
     for part in parts:
@@ -33,7 +33,7 @@ def buffer_name(step: str, buffer_id: str, event_type: str) -> str:
 
 
 def idempotency_key(run_id: str, work_id: str, branch: int) -> str:
-    """Equal in all attempts of a work item; another one after each rewind."""
+    """A key that is equal in all attempts of a work item, and changes with each rewind of the run."""
     return f"{run_id}/{work_id}" + (f"/{branch}" if branch else "")
 
 
@@ -57,14 +57,14 @@ class Scope:
         return found[::-1]
 
     def enter(self, scope_id: str, opener: str) -> Scope:
-        """The scope of what a fan-out opened here emits."""
+        """The scope of the events that a fan-out opened here emits."""
         element = f"{scope_id}:{opener}"
         return Scope(f"{self.path}/{element}" if self.path else element)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who emits an event: the identity from which the ids of everything emitted derive. `run_id`: `Work.ids_of`."""
+    """The emitter of an event: the ids of everything emitted are derived from it. `run_id` is `Work.ids_of`."""
 
     run_id: str
     work_id: str
@@ -78,13 +78,13 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ForkedFrom:
-    """Where a fork comes from; kept in its options, so that every claim says it.
+    """Where a fork comes from; stored in its options, so that every claim contains it.
 
     Attributes:
         run_id, seq: The run it was forked from, and the point there.
-        ids: The run that the ids of its work derive from: equal work has equal ids in a run and its forks.
-        keys: Its idempotency keys, `%s` for the work item, if they are those of the run it was forked from.
-        recorded: It takes recorded outcomes or answers; see `history/forks/recorded.py`.
+        ids: The run that the ids of its work are derived from: equal work has equal ids in a run and its forks.
+        keys: Template of its idempotency keys, with `%s` for the work item, if it keeps those of its origin.
+        recorded: It has recorded outcomes or answers to reuse; see `history/forks/recorded.py`.
     """
 
     run_id: str
@@ -96,7 +96,7 @@ class ForkedFrom:
     @staticmethod
     @lru_cache(256)
     def of(options: str) -> ForkedFrom | None:
-        """What the options of a run say, as JSON; None for a run that is no fork."""
+        """The origin in a run's options, given as JSON; None for a run that is not a fork."""
         about = json.loads(options).get("fork") if '"fork":' in options else None
         return None if about is None else ForkedFrom(**about)
 
@@ -106,18 +106,18 @@ class Work:
     """One claimed work item: what to execute and under which token.
 
     Attributes:
-        dispatches: How many dispatches were requested, or would have been.
-        failures, losses, resumptions: Counted apart; `attempt` is failures + losses + 1.
-        suspicion: How much it is suspected of killing processes; 0 is not at all, see `suspicion.py`.
+        dispatches: How many dispatches were requested, including those that a continuation made unnecessary.
+        failures, losses, resumptions: Counted separately; `attempt` is failures + losses + 1.
+        suspicion: How strongly it is suspected of killing processes; 0 is not at all, see `suspicion.py`.
         late: The last attempt exceeded its time limit without reporting.
         bound: The events: one, or one per slot of a join; empty for a fan-in, whose members are read in pages.
         members: Number of members of a fan-in (with `scope_id` naming the fan-out), else None.
-        answers: waiter id -> answering event, None for a waiter that ran out of time.
-        ended: waiter id -> the child run whose end that is, where it is known.
+        answers: waiter id -> answering event, None for a waiter that timed out.
+        ended: waiter id -> the child run whose end answered it, if known.
         first_attempt_at, dispatched_at, claimed_at: Redis time, ms.
-        queue: What it was dispatched to.
-        sent_early: An attempt has flushed sent events already; what is sent again must be checked against them.
-        taken: Logical names of collected sets that end with this work item.
+        queue: The queue it was dispatched to.
+        sent_early: An attempt has already flushed sent events; further sends must be checked against them.
+        taken: Logical names of collected sets that are deleted when this work item ends.
         segments: Staged leftovers of lost attempts, segment -> size.
     """
 
@@ -167,7 +167,7 @@ class Work:
 
     @property
     def ids_of(self) -> str:
-        """The run that the ids of what it emits derive from: its own, or the one that this was forked from."""
+        """The run that the ids of its emissions are derived from: its own, or the one it was forked from."""
         forked = ForkedFrom.of(self.options)
         return self.run_id if forked is None else forked.ids
 
@@ -178,18 +178,18 @@ class Work:
 
     @property
     def held(self) -> Held:
-        """This claim, as its lease holder lists it."""
+        """This claim, as in the owner's set in Redis."""
         return Held(self.run_id, self.work_id, self.claim_id)
 
     @property
     def member(self) -> str:
-        """This claim's entry in the owner's set in Redis."""
+        """The entry of this claim in the owner's set in Redis."""
         return f"{self.run_id}|{self.work_id}|{self.claim_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A claim, as the set of its lease holder in Redis lists it."""
+    """A claim, as in the owner's set in Redis."""
 
     run_id: str
     work_id: str
@@ -197,7 +197,7 @@ class Held:
 
     @property
     def member(self) -> str:
-        """Its spelling in Redis."""
+        """Its form in Redis."""
         return f"{self.run_id}|{self.work_id}|{self.claim_id}"
 
     @staticmethod
@@ -212,7 +212,7 @@ class Returned:
 
     Attributes:
         event: The event.
-        ends: A `StopEvent` ends the run; not one that is the end of a child run.
+        ends: Whether a `StopEvent` ends the run; false if the event is the end of a child run.
     """
 
     event: Envelope | None
@@ -232,10 +232,10 @@ class Failed:
 
     Attributes:
         error: The exception as JSON, kept for the next attempt's `retry_info()`.
-        retry_delay_seconds: What the retry policy said; None means the failure is final.
-        failed_event: The event for a `@catch_error` handler; None if there is none, or it cannot be given one.
+        retry_delay_seconds: Delay from the retry policy; None means the failure is final.
+        failed_event: The event for a `@catch_error` handler; None if there is no handler, or none may receive it.
         ending: The event that ends the run if no handler recovers the failure.
-        traceback: Where it failed, for people; the journal keeps it.
+        traceback: The traceback for display; the journal keeps it.
     """
 
     error: bytes
@@ -252,7 +252,7 @@ class Suspended:
     Attributes:
         waiter: What it waits for.
         announce: Event published when the wait begins, if any.
-        timeout_seconds: None waits as long as the run lives.
+        timeout_seconds: None waits as long as the run exists.
     """
 
     waiter: Waiter
@@ -269,12 +269,12 @@ class AwaitedChild:
 
     Attributes:
         child_id: Its run id, equal in all executions of the step.
-        wait: Names its end among the answers of the work item.
+        wait: Name of its end among the answers of the work item.
         workflow: Its workflow.
-        plan_digest, plan: The plan it is started with, and that as JSON.
+        plan_digest, plan: The plan it is started with: its digest, and the plan as JSON.
         event_name: Wire name of its start event.
-        spec: What else it is started with: `ChildSpec.to_bytes`.
-        on_parent_end: What becomes of it when its parent ends before it.
+        spec: Further data to start it with: `ChildSpec.to_bytes`.
+        on_parent_end: What happens to it if its parent ends first.
     """
 
     child_id: str
@@ -293,7 +293,7 @@ class Awaiting:
 
     Attributes:
         children: The runs.
-        at_once: How many of them may run at a time; None is all.
+        at_once: How many of them may run at the same time; None for all.
     """
 
     children: tuple[AwaitedChild, ...]
@@ -302,10 +302,10 @@ class Awaiting:
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """What a fan-in has gathered falls into groups: its step is executed once for each of them.
+    """The events of a fan-in form groups: its step is executed once for each group.
 
     Attributes:
-        groups: Of events, each with what identifies it.
+        groups: Each with its key and events.
     """
 
     groups: tuple[tuple[str, tuple[Envelope, ...]], ...]

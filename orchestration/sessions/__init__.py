@@ -1,5 +1,5 @@
-"""Sessions by name: which runs are theirs, and what they are at. Runs of a session take turns in `lua/lib/turns.lua`.
+"""Sessions by name: their runs and their current state. `lua/lib/turns.lua` makes the runs of a session take turns.
 
-How a session's run is started and what follows from its end is in `engine`.
+`engine` contains how a session's run is started and what follows from its end.
 Read `names.py` first.
 """

@@ -1,4 +1,4 @@
-"""What is done to a session as a whole: opened with a state, closed, deleted. Each is one script."""
+"""Operations on a session as a whole: open it with a state, close it, delete it. Each is decided by one script."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .names import state_id_for
 
 
 async def open_session(store: Store, session: str, state: Mapping[str, bytes], *, source: str) -> None:
-    """Make a session that has no run yet, with a state. *Promise:* applied once, also when it is asked again.
+    """Create a session that has no run yet, with a state. *Promise:* applied once, even if it is repeated.
 
     Args:
         store: The deployment.
         session: Its name.
         state: Top-level key -> JSON.
-        source: The session whose state this is.
+        source: The session that the state was copied from.
 
     Raises:
         SessionExists: A session or a run has this name.
@@ -30,18 +30,18 @@ async def open_session(store: Store, session: str, state: Mapping[str, bytes], *
 
 
 async def close_session(store: Store, session: str) -> None:
-    """Have a session take no more runs. What goes on and waits is not touched."""
+    """Close a session: it accepts no more runs. Its running and waiting runs are not affected."""
     await store.verb("close", f"{state_id_for(session)}.any")
 
 
 async def delete_session(store: Store, session: str) -> None:
-    """Delete a session: its state and what is kept of its runs.
+    """Delete a session: its state and its stored runs.
 
-    *Promise:* one script decides that no run goes on, and deletes the session. The runs follow one by one; of a process
-    that dies meanwhile some are left for their retention.
+    *Promise:* one script checks that no run is running or waiting, and deletes the session. The runs are deleted one by
+    one afterwards; if the process dies meanwhile, the others stay until their retention is over.
 
     Raises:
-        SessionBusy: A run goes on, or waits.
+        SessionBusy: A run is running or waiting.
     """
     runs = await begun_runs(store, session)
     reply = await store.verb("close", f"{state_id_for(session)}.any", delete=True)
@@ -55,12 +55,12 @@ async def delete_session(store: Store, session: str) -> None:
 
 
 async def forget_expired(store: Store, shard: int, before: int) -> None:
-    """Take sessions out of the list whose retention is over.
+    """Remove sessions whose retention is over from the list.
 
     Args:
         store: The deployment.
-        shard: Whose list.
-        before: Sessions that have changed since then are not looked at; in ms of Redis time.
+        shard: The shard whose list is checked.
+        before: Only sessions that have not changed since this time are checked; Redis time in ms.
     """
     index = store.keys.in_shard(shard, "sessions")
     found = await store.command("list sessions", "ZRANGE", index, 0, before, "BYSCORE", "LIMIT", 0, PAGE)

@@ -1,4 +1,4 @@
-"""Looking at sessions: the run that one is at, what waits for its turn, and the list of them. Nothing changes here."""
+"""Reading sessions: the current run of one, the runs that wait for their turn, and the list of sessions. Read-only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..store.replies import RunRecord, pairs
 from ..store.verbs import Store
 from .names import is_plain, session_of, state_id_for
 
-#: A session is busy while a run of it goes on.
+#: A session is busy while one of its runs is running or waiting.
 SessionStatus = Literal["busy", "idle"]
 
-#: So many names of sessions are read at a time, of each shard.
+#: Names of sessions read at a time, per shard.
 PAGE = 200
 
 
@@ -26,12 +26,12 @@ class SessionRecord:
 
     Attributes:
         name: Its name.
-        status: busy while a run of it goes on.
-        run_id: The run that it is at: the one that goes on, or that ended last; None before the first.
+        status: busy while one of its runs is running or waiting.
+        run_id: Its current run: the one that is running, or the one that ended last; None before the first.
         waiting: How many runs wait for their turn.
-        version: Of its state: how often that was written.
-        is_closed: It takes no more runs.
-        changed_at: When a run of it began or ended last, or when it was made; Redis time in ms.
+        version: Version of its state: how often it was written.
+        is_closed: It accepts no more runs.
+        changed_at: When one of its runs last began or ended, or when it was created; Redis time in ms.
     """
 
     name: str
@@ -49,8 +49,8 @@ class SessionRun:
 
     Attributes:
         run_id: The run.
-        version: Of the state: what the run began with.
-        status: As of the run.
+        version: Version of the state that the run began with.
+        status: The status of the run.
     """
 
     run_id: str
@@ -59,7 +59,7 @@ class SessionRun:
 
 
 async def current_run(store: Store, session: str) -> str:
-    """The run that a session is at; empty if there was none. Without a session of this name, the run of this id."""
+    """The current run of a session; empty if there is none. If no session has this name, the run with this id."""
     state_id = state_id_for(session)
     key = store.locate(state_id)[f"handler:{state_id}"]
     found = await store.command("look at a session", "GET", key)
@@ -82,14 +82,14 @@ async def handler_record(store: Store, handler_id: str) -> RunRecord:
 
 
 async def waiting_runs(store: Store, session: str) -> list[str]:
-    """Ids of the runs that wait for their turn, the next one first."""
+    """Ids of the runs that wait for their turn, in order."""
     state_id = state_id_for(session)
     found = await store.command("look at a line", "LRANGE", store.locate(state_id)[f"line:{state_id}"], 0, -1)
     return [run_id.decode() for run_id in found]
 
 
 async def begun_runs(store: Store, session: str, limit: int | None = None) -> list[SessionRun]:
-    """Runs of a session that have begun and are kept, the newest first."""
+    """Runs of a session that have begun and are still kept, newest first."""
     state_id = state_id_for(session)
     key = store.locate(state_id)[f"session_runs:{state_id}"]
     last = -1 if limit is None else limit - 1
@@ -105,7 +105,7 @@ async def begun_runs(store: Store, session: str, limit: int | None = None) -> li
 
 
 async def session_record(store: Store, session: str) -> SessionRecord | None:
-    """A session as it is now; None where there is none of this name."""
+    """A session as it is now; None if there is none of this name."""
     state_id = state_id_for(session)
     keys = store.locate(state_id)
     at, waiting, about, version, changed_at = await store.batch(
@@ -142,16 +142,16 @@ async def session_records(
     limit: int = 100,
     readable: Callable[[str], Awaitable[bool]] | None = None,
 ) -> list[SessionRecord]:
-    """Sessions, those first of which a run has begun or ended last.
+    """Sessions, by when one of their runs last began or ended, newest first.
 
-    Looks through the names page by page until `limit` fit.
+    Reads the names page by page until `limit` sessions match.
 
     Args:
         store: The deployment.
-        prefix: What their names begin with.
-        status: Only those that are busy, or idle.
-        limit: How many at most.
-        readable: Says of a name whether its session may be listed; by default all may.
+        prefix: Only names that begin with this.
+        status: Only sessions with this status.
+        limit: Maximum number of sessions.
+        readable: Whether the session of a name may be listed; by default all may.
     """
     found: list[SessionRecord] = []
     async for names in _newest(store):
@@ -166,7 +166,7 @@ async def session_records(
 
 
 async def _newest(store: Store) -> AsyncIterator[list[str]]:
-    """Names of all sessions, page by page."""
+    """Names of all sessions, page by page, newest first within each page."""
     keys = [store.keys.in_shard(shard, "sessions") for shard in range(store.settings.shards)]
     start = 0
     while keys:

@@ -1,5 +1,5 @@
-"""A new run that begins with the live state of another: what `take.py` read is written back in parts, then started. The
-parts have no effect in Redis until `start` begins the run; those of an abandoned restoration expire.
+"""Starts a new run with the live state of another: writes what `take.py` has read in parts, then starts the run. The
+parts have no effect until `start` begins the run; those of an abandoned restoration expire.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .saved import RunSnapshot, SavedChild, SavedItem
 
 T = TypeVar("T")
 
-#: What belongs to a run that is never started expires after this (ms), as in `restore.lua`.
+#: Data of a run that is never started expires after this time (ms), as in `restore.lua`.
 ABANDONED_AFTER = 3_600_000
-#: How many work items (and how many list elements) one script of a restoration writes.
+#: Work items (or list elements) that one script of a restoration writes.
 PART = 200
 
 
@@ -46,31 +46,31 @@ async def begin_from(
     """Begin a run with the live state of another one.
 
     The snapshot is written to Redis in parts, each by a short script, and has no effect until `start` begins the run in
-    one step. *Promise:* called again with the same nonce it continues where it was interrupted; an abandoned
+    one step. *Promise:* called again with the same nonce, it continues where it was interrupted. An abandoned
     restoration leaves keys that expire within an hour, and no run.
 
     Args:
         store: The deployment.
         run_id: The new run.
-        plan: The workflow as it is now; it has all the steps that the snapshot's work is for.
-        snapshot: What to begin with.
+        plan: The current plan of the workflow; it must have all steps that the snapshot's work needs.
+        snapshot: The state to begin with.
         commands: Applied at the start, such as the routing of a start event.
         limits: For the default queue.
-        nonce: Names this restoration.
-        timeout_seconds: The new run's timeout; what the saved one has spent of it counts.
-        options: Of the new run.
+        nonce: Identifies this restoration.
+        timeout_seconds: The new run's timeout; the time that the saved run has used counts.
+        options: Options of the new run.
         num_concurrent_runs: As in `Store.start`.
-        recorded: What the run may take instead of executing steps: `Recordings.fields`.
+        recorded: What the run may reuse instead of executing steps: `Recordings.fields`.
         parent: As in `Store.start`.
         in_session: It is the first run of the session that its id names.
 
     Returns:
-        What `Store.start` returns; `EXISTS` when the id is taken.
+        The reply of `Store.start`; `EXISTS` if the id is taken.
     """
     parts = list(puts(run_id, plan, snapshot, limits))
     if await put_parts(store, run_id, parts, nonce=nonce) is None:
         return Refusal.EXISTS
-    if recorded and parts:  # the first part has taken the id
+    if recorded and parts:  # the first part has reserved the id
         key, kept = store.locate(run_id)["recorded"], list(recorded.items())
         for some in _chunks(kept, PART):
             await store.batch(
@@ -101,17 +101,17 @@ async def put_parts(
     keys: RunKeys | None = None,
     aside: bool = False,
 ) -> int | None:
-    """Write contents to Redis in parts; returns how many, None where a run of this id is there.
+    """Write contents to Redis in parts; returns how many, or None if a run with this id exists.
 
-    *Promise:* called again with the same nonce it continues where it was interrupted. What is abandoned expires.
+    *Promise:* called again with the same nonce, it continues where it was interrupted. Abandoned parts expire.
 
     Args:
         store: The deployment.
         run_id: The run.
-        contents: As `puts` gives them.
-        nonce: Names this restoration.
-        keys: Keys that stand for those of the run, if they do.
-        aside: They are moved to those of the run later.
+        contents: From `puts`.
+        nonce: Identifies this restoration.
+        keys: Keys to write to instead of the run's.
+        aside: The contents will be moved to the run's keys later.
     """
     keys, part = keys or store.locate(run_id), 0
     for part, chunk in enumerate(_chunks(contents, PART), 1):
@@ -138,7 +138,7 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iterator[dict[str, Any]]:
-    """The contents of the parts: the commands of `restore.lua`."""
+    """The contents of the parts: the commands for `restore.lua`."""
     for fields in _chunks(list(snapshot.state.items()), PART):
         yield {"o": "state", "f": [part for pair in fields for part in pair]}
     for scope in snapshot.scopes:
@@ -204,7 +204,7 @@ def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -
     fields: dict[str, Any] = {}
     if item.fan_in is not None:
         fields |= {"scope_id": item.fan_in, "members": len(item.events)}
-        if gathered:  # the fan-out has closed; what it gathered belongs to this item alone
+        if gathered:  # the fan-out has closed; its collected events belong to this item alone
             yield from _list(f"members:{item.fan_in}:{item.step}", item.events)
     elif plan.by_name[item.step].kind == "all_of":
         fields["event_ids"] = [keep(event, "event", i) for i, event in enumerate(item.events)]

@@ -15,13 +15,13 @@ class SavedChild:
 
     Attributes:
         child_id: The run.
-        wait: Names its end among the answers of the work item.
+        wait: Name of its end among the answers of the work item.
         status: held (until another one has ended), starting, running, …
-        on_parent_end: What becomes of it when its parent ends before it.
+        on_parent_end: What happens to it if its parent ends first.
         workflow: Its workflow.
-        plan_digest, plan: Its plan, and that as JSON.
-        spec: What else it is started with; None once it was.
-        is_kept: It is the child of the run that this one was forked from.
+        plan_digest, plan: Its plan: the digest, and the plan as JSON.
+        spec: Further data to start it with; None once it was started.
+        is_kept: It is a child of the run that this one was forked from.
     """
 
     child_id: str
@@ -42,23 +42,24 @@ class SavedItem:
     Attributes:
         work_id: Its id, which a restored run keeps.
         step: The step that executes it.
-        events: Its input: one event, one per slot of a join, or what a fan-in has gathered.
-        fan_in: Id of the fan-out it gathers, for a fan-in.
-        event_name: What traces call its input.
+        events: Its input: one event, one per slot of a join, or those that a fan-in has collected.
+        fan_in: Id of the fan-out that it collects, for a fan-in.
+        event_name: Name of its input in traces.
         scope: Path of the fan-outs around it.
         recoveries: Packed recovery counts, one per event.
         running: An attempt was in progress.
         suspended: It waits for an event, or for `children`.
-        children: Open child runs that it waited for, those that are held back last, in their order. Only a fork goes on
+        children: Open child runs that it waited for; held ones last, in their order. Only a fork continues to wait for
+            them.
             waiting for them.
         due_at: When a delayed retry is due, ms.
-        failures, resumptions: Counted so far.
+        failures, resumptions: Their counts so far.
         first_attempt_at, last_failed_at: ms.
         last_error: The last failure, as JSON.
-        answers: Waiter id -> the event that answered it, None when it ran out of time.
-        ended: Waiter id -> the child run whose end that is, where it is known.
-        sent: Identities of events an attempt has sent early.
-        calls: Answers that its collect_events calls received.
+        answers: Waiter id -> the event that answered it, None if it timed out.
+        ended: Waiter id -> the child run whose end answered it, if known.
+        sent: Identities of events that an attempt sent early.
+        calls: Replies that its collect_events calls received.
         taken: Names and members of the collect_events sets it received.
     """
 
@@ -87,7 +88,7 @@ class SavedItem:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedWaiter:
-    """What a suspended work item waits for, and until when (ms; None is no limit)."""
+    """What a suspended work item waits for, and until when (ms; None for no limit)."""
 
     waiter: Waiter
     due_at: int | None = None
@@ -102,8 +103,8 @@ class SavedScope:
         parent: Path of the fan-outs around it.
         joins: (work id of the fan-in to come, its step).
         fired: Steps of joins that have fired already (`Take(n)`).
-        recoveries: Packed recovery counts of what its joins emit.
-        members: Per join's step what it has gathered so far, in order of arrival.
+        recoveries: Packed recovery counts for the work of its joins.
+        members: Step of a join -> what it has collected so far, in order of arrival.
     """
 
     scope_id: str
@@ -121,10 +122,10 @@ class SavedSlot:
     Attributes:
         step: The step that joins.
         scope: Path of the fan-outs around it.
-        accepted_as: The type of the parameter that it is for.
-        event: The event, which has the value that a set shares.
+        accepted_as: The parameter type that it fills.
+        event: The event, including the value that its set shares.
         recoveries: Packed recovery counts.
-        due_at: When its set must be complete, ms; None is no limit.
+        due_at: When its set must be complete, ms; None for no limit.
     """
 
     step: str
@@ -137,7 +138,7 @@ class SavedSlot:
 
 @dataclass(frozen=True)
 class SavedSend:
-    """An event that was sent and has not reached its steps: only other libraries' snapshots have some."""
+    """An event that was sent but has not reached its steps. Only snapshots of other libraries contain such events."""
 
     event: Envelope
     target: str | None
@@ -147,7 +148,7 @@ class SavedSend:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedBuffer:
-    """What a step's collect_events buffer holds of one event type, in order of arrival, and until when (ms)."""
+    """The events of one type in a step's collect_events buffer, in order of arrival, and its time limit (ms)."""
 
     step: str
     buffer_id: str
@@ -161,15 +162,16 @@ class RunSnapshot:
 
     Attributes:
         workflow: The run's workflow.
-        status: As it was.
+        status: Status of the run.
         state: Fields of `ctx.store`, as JSON.
         items: Work items: those being executed first, then each step's queue in order.
-        waiters, scopes, slots: See there; scopes outermost first.
-        buffers: What collect_events has gathered.
+        waiters, scopes, slots: See the classes; scopes outermost first.
+        buffers: The events that collect_events has collected.
         inbox: Events that no step has accepted yet.
-        sets: Of each buffer of a multi-parameter join how many sets it has made: the next one's work item counts on.
-        sends: Events on their way; see there.
-        spent_seconds: What of its time limit is used up, if it can continue.
+        sets: Buffer of a multi-parameter join -> number of sets it has completed, from which the next work item's id
+            follows.
+        sends: Sent events on their way; see `SavedSend`.
+        spent_seconds: Used part of its time limit, if the run can continue.
     """
 
     workflow: str
@@ -187,5 +189,5 @@ class RunSnapshot:
 
     @property
     def goes_on(self) -> bool:
-        """Whether a run can continue from it: the run was running, or was cancelled before its end."""
+        """Whether a run can continue from this: it was running, or was cancelled before its end."""
         return self.status in ("running", "cancelled")

@@ -2,13 +2,13 @@
 
     take_snapshot(store, run_id) -> RunSnapshot -> restore.begin_from(store, new run id, …)
 
-A snapshot holds what the run needs to continue: work items that have not ended, open fan-outs and what their joins have
-gathered, waiters, collect buffers, the inbox, the state. It does not hold the past: neither streams nor journal. So its
-cost depends on the run's live state, not on how long it has been running. Work that was executing goes back to the
+A snapshot contains what the run needs to continue: unfinished work items, open fan-outs and what their joins have
+collected, waiters, collect buffers, the inbox, the state. It does not contain the past: neither stream nor journal. So
+its cost depends on the run's live state, not on how long the run has existed. Work that was executing returns to the
 queue: what is restored is executed at least once.
 
-A restored run is a new run. It keeps the work items' ids (so that repeated sends are still recognised), under its own
-run id; the original is only read.
+A restored run is a new run. It keeps the work items' ids (so that repeated sends are still recognised) under its own
+run id. The original is only read.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from ..store.scripts import unpack
 from ..store.verbs import Store
 from .saved import RunSnapshot, SavedBuffer, SavedChild, SavedItem, SavedScope, SavedSlot, SavedWaiter
 
-#: Kinds of the limits of sets of events, see `lua/lib/children.lua`.
+#: Kinds of time limits for sets of events, see `lua/lib/children.lua`.
 OF_SETS = ("join", "buffer")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What the keys of a run hold, as of one instant.
+    """The contents of a run's keys at one moment.
 
     Attributes:
-        keys: The run's, by logical name.
-        journal: Id of the last entry of its journal; empty when it has none.
-        timers: Member and due instant (ms), without kind and run: `work id`, `work id|waiter id`, empty the time limit;
-            of sets that have to become complete with their kind, `join|buffer` and `buffer|buffer`.
-        by_name: Content of each key; hashes and sorted sets flat, as Redis gives them.
+        keys: The run's keys, by logical name.
+        journal: Id of its last journal entry; empty if there is none.
+        timers: Member -> due time (ms). Members lack kind and run: `work id`, `work id|waiter id`, empty for the time
+            limit. Those for sets of events keep their kind: `join|buffer` and `buffer|buffer`.
+        by_name: Content of each key; hashes and sorted sets as flat lists, as Redis returns them.
     """
 
     keys: RunKeys
@@ -49,21 +49,21 @@ class Contents:
     by_name: Mapping[str, list[bytes]]
 
     def flat(self, name: str) -> dict[bytes, bytes]:
-        """A hash."""
+        """The fields of a hash, or the members and scores of a sorted set."""
         return pairs(self.by_name.get(name, ()))
 
     def snapshot(self) -> RunSnapshot:
-        """The live state of the run that these are of."""
+        """The run's live state in these contents."""
         return _Reading(self).snapshot()
 
 
 async def contents(store: Store, run_id: str, keys: RunKeys | None = None) -> Contents:
-    """Read all keys of a run that say where it is, as of one instant. *Promise:* nothing is written.
+    """Read all keys that make up a run's live state, at one moment. *Promise:* nothing is written.
 
     Args:
         store: The deployment.
         run_id: The run.
-        keys: Keys that stand for the run's; by default its own.
+        keys: Keys to read instead of the run's own.
 
     Raises:
         RunNotFound: The run id is unknown, or its retention is over.
@@ -89,7 +89,7 @@ def _without_run(timer: str, run_id: str) -> str:
 
 
 async def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
-    """The live state of a run, as of one instant. *Promise:* the run is only read.
+    """The live state of a run at one moment. *Promise:* the run is only read.
 
     Raises:
         RunNotFound: The run id is unknown, or its retention is over.
@@ -104,10 +104,10 @@ async def take_snapshot(store: Store, run_id: str) -> RunSnapshot:
 
 
 def _spent(found: Contents, now: int) -> float:
-    """How many seconds of its time limit a run has used up, together with those it was restored from.
+    """How many seconds of its time limit a run has used, including those of the runs it was restored from.
 
-    Of one that waited for admission or for its turn, and no longer has a time-out, the instant at which it began is
-    not known: nothing is counted rather than the time in which it waited.
+    If a run waited for admission or its turn and no longer has a timeout, it is not known when it began. Then none of
+    its own time is counted, so that the time it waited is not.
     """
     run = found.flat("run")
     options = json.loads(run.get(b"options", b"{}"))
@@ -122,7 +122,7 @@ def _spent(found: Contents, now: int) -> float:
 
 
 class _Reading:
-    """Parses what the keys hold."""
+    """Parses the contents of the keys."""
 
     def __init__(self, found: Contents) -> None:
         self.run, self.state, self.work, self.events = (found.flat(name) for name in ("run", "state", "work", "events"))
@@ -169,7 +169,7 @@ class _Reading:
                 yield SavedBuffer(step=step, buffer_id=buffer_id, members=self._envelopes(name), due_at=due_at)
 
     def _queued(self) -> Iterator[WorkRecord]:
-        """The records in the FIFOs, step by step; a staged segment record by record."""
+        """The records in the FIFOs, step by step; staged segments record by record."""
         for name in self.queue:
             if not name.endswith(b":t"):
                 continue
@@ -259,7 +259,7 @@ class _Reading:
         return iter(sorted(found, key=lambda scope: (scope.parent.count("/"), scope.parent, scope.scope_id)))
 
     def _join_slots(self) -> Iterator[SavedSlot]:
-        """The entries of the joins' FIFOs, whose fields are `step|scope~key|type:index`."""
+        """The entries in the joins' FIFOs, whose fields are `step|scope~key|type:index`."""
         entries = []
         for name, packed in self.joins.items():
             stem, _, index = name.decode().rpartition(":")

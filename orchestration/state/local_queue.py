@@ -1,7 +1,7 @@
-"""The writers of one process take turns here, first come, first served.
+"""Lets the writers of one process take turns, first come, first served.
 
-Many steps of one process may want the same lock in Redis. They queue here, so that Redis sees one contender per
-process and not a thousand that poll. The writers are coroutines on any number of event loops.
+Many steps of one process may want the same lock in Redis. They queue here, so that Redis sees one contender per process
+instead of a thousand that poll. The writers are coroutines on any number of event loops.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from contextlib import suppress
 
 from ..connection.keys import new_id
 
-#: How often a writer that waits looks whether the one before it has vanished.
+#: How often a waiting writer checks whether the one before it has vanished.
 LOOK_SECONDS = 1.0
 
 
 class Ticket:
-    """A place in the queue. Only its owner refers to it.
+    """A place in the queue. Only its owner holds a strong reference to it.
 
     Attributes:
-        granted: It is its owner's turn.
+        granted: Its owner has the turn.
         left: It was given back.
     """
 
@@ -37,18 +37,19 @@ class Ticket:
 
 
 class FifoQueue:
-    """A first-come queue for one thing that only one may have at a time. Safe to use from any thread and loop.
+    """A FIFO queue for something that only one may have at a time. Safe to use from any thread and loop.
 
-    It refers to its tickets weakly: an owner that vanished (an abandoned event loop, a coroutine that was dropped)
-    does not stop the others, provided they look again now and then (`advance`).
+    It refers to its tickets weakly: an owner that vanished (an abandoned event loop, a dropped coroutine) does not
+    block the others, provided that they call `advance` now and then.
 
-    Nothing here waits for a mutex, because a coroutine that is garbage-collected gives back its ticket from wherever
-    the collector happens to run, be it in the middle of these methods. A thread that cannot pass on the turn, because
-    another is passing it on, sets a flag, and the other looks once more.
+    Nothing here waits for a mutex: a garbage-collected coroutine gives back its ticket wherever the collector happens
+    to run, even in the middle of these methods. A thread that cannot pass on the turn because another thread is doing
+    so sets a flag, and the other thread checks again.
 
     Attributes:
         moved_at: When a turn was last granted or seen to make progress; `time.monotonic()`.
-        holder, holder_since: Which edit was last seen to hold the lock elsewhere, and since when; kept by the writers.
+        holder, holder_since: The edit last seen to hold the lock in another process, and since when; set by the
+            writers.
     """
 
     def __init__(self) -> None:
@@ -65,10 +66,10 @@ class FifoQueue:
         self.holder_since = 0.0
 
     async def take_turn(self, patience_seconds: float) -> Ticket:
-        """Queue up and wait until it is the caller's turn, which lasts until `leave`.
+        """Queue up and wait for the caller's turn, which lasts until `leave`.
 
         Raises:
-            TimeoutError: The turns before made no progress for `patience_seconds`.
+            TimeoutError: The turns before it made no progress for `patience_seconds`.
         """
         loop, granted = asyncio.get_running_loop(), asyncio.Event()
         ticket = self.join(lambda: loop.call_soon_threadsafe(granted.set))
@@ -90,7 +91,7 @@ class FifoQueue:
         ticket = Ticket(wake)
         self._waiting.append(weakref.ref(ticket))
         self.advance()
-        ticket.waits = True  # set before the caller looks at `granted`, which is set before this is looked at
+        ticket.waits = True  # set before the caller reads `granted`, which is set before this is read
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -99,7 +100,7 @@ class FifoQueue:
         self.advance()
 
     def advance(self) -> None:
-        """Grant the next turn if nobody has one, be it because its owner has vanished."""
+        """Grant the next turn if nobody has it, including when its owner has vanished."""
         self._look_again = True
         while self._look_again and self._busy.acquire(blocking=False):
             try:
@@ -119,7 +120,7 @@ class FifoQueue:
                 try:
                     if current.waits:
                         current.wake()
-                except RuntimeError:  # its event loop is closed: nobody will come
+                except RuntimeError:  # its event loop is closed: the owner will never take the turn
                     current.left = True
 
 
@@ -129,7 +130,7 @@ _process_id = new_id()
 
 
 def queue_for(url: str, key: str) -> FifoQueue:
-    """The queue of this process for one key of one Redis; it lives as long as it is referred to."""
+    """The queue of this process for one key of one Redis; it exists as long as it is referred to."""
     with _queues_mutex:
         queue = _queues.get((url, key))
         if queue is None:
@@ -143,7 +144,7 @@ def process_id() -> str:
 
 
 def _begin_anew() -> None:
-    """A forked child has none of its parent's threads, so nobody would ever give back a turn or a mutex."""
+    """Reset in a forked child: it has none of its parent's threads, so turns and mutexes would never be given back."""
     global _queues_mutex, _process_id
     for queue in list(_queues.values()):
         queue.empty()

@@ -1,5 +1,5 @@
 """Keeps the lock of an open edit alive, on a loop that user code does not block: a step that blocks its own event loop
-or computes inside an edit loses nothing."""
+or computes inside an edit keeps its lock."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..model.errors import StoreUnavailable
 
 
 class RenewedLock:
-    """A lock that is renewed for as long as this object is referred to, or until `end`.
+    """A lock that is renewed as long as this object is referred to, or until `end`.
 
-    A coroutine that is dropped without being closed thereby loses its lock instead of keeping it for ever.
+    A coroutine that is dropped without being closed therefore loses its lock instead of keeping it forever.
     """
 
     __slots__ = ("__weakref__", "due_at", "ended", "token")
@@ -28,7 +28,7 @@ class RenewedLock:
         self.ended = False
 
     def end(self) -> None:
-        """Stop renewing. Only a flag, because this may be called by the garbage collector at any point."""
+        """Stop renewing. It only sets a flag, because the garbage collector may call it at any point."""
         self.ended = True
 
 
@@ -37,8 +37,8 @@ class LockRenewal:
 
     def __init__(self, portal: Portal, renew: Callable[[str], Awaitable[bool]], lock_seconds: float) -> None:
         """Args:
-        portal: Where to renew.
-        renew: Prolongs the lock with this token; False when there is nothing left to prolong.
+        portal: Where the renewal runs.
+        renew: Extends the lock with this token; returns False if there is no lock to extend.
         lock_seconds: A lock's life without renewal.
         """
         self._portal, self._renew, self._pause = portal, renew, lock_seconds / 4
@@ -51,27 +51,27 @@ class LockRenewal:
         self._is_running = False
 
     def begin(self, token: str) -> RenewedLock:
-        """Renew this lock from now on, instead of the one before."""
+        """Renew this lock from now on, instead of the previous one."""
         lock = RenewedLock(token, time.monotonic() + self._pause)
-        if self._pid != os.getpid():  # a forked child: the coroutine that renewed is its parent's
+        if self._pid != os.getpid():  # a forked child: the renewing coroutine is in its parent
             self._begin_anew()
         with self._mutex:
             self._current = ref(lock)
             if not self._is_running:
                 self._is_running = True
-                # In a context of its own: the caller's would keep alive what the caller refers to.
+                # In its own context: the caller's context would keep alive what the caller refers to.
                 Context().run(self._portal.submit, self._run())
         return lock
 
     async def _run(self) -> None:
-        """Renew, until there is no lock when it would be due. Short edits thereby share one coroutine."""
+        """Renew until no lock is held when a renewal is due. Consecutive short edits thereby share one coroutine."""
         try:
             while (due_at := self._next_due()) is not None:
                 await asyncio.sleep(due_at - time.monotonic())
                 await self._renew_if_due()
         except BaseException:
             with self._mutex:
-                self._is_running = False  # the next edit begins another
+                self._is_running = False  # the next edit starts another coroutine
             raise
 
     def _next_due(self) -> float | None:
@@ -88,11 +88,11 @@ class LockRenewal:
             return
         lock.due_at = time.monotonic() + self._pause
         token = lock.token
-        del lock  # while Redis is asked it is kept alive by its editor alone
+        del lock  # during the request, only its editor keeps it alive
         try:
             keep = await self._renew(token)
         except StoreUnavailable:
-            return  # the lock may outlive the outage; if not, its writer finds out
+            return  # the lock may outlive the outage; if not, its writer notices
         if not keep and (lock := self._held()) is not None and lock.token == token:
             lock.end()
 

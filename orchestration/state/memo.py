@@ -1,4 +1,4 @@
-"""What a step has computed once, kept in Redis with its work item: see `ctx.once`."""
+"""Values that a step has computed once, stored in Redis with its work item: see `ctx.once`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ..store.verbs import Store
 
 
 async def recall(store: Store, work: Work, key: str) -> bytes | None:
-    """The JSON that an earlier execution has kept under `key`; None if none has."""
+    """The JSON that an earlier execution stored under `key`; None if none did."""
     collect = store.locate(work.run_id)["collect"]
     found = await store.command(f"read what run {work.run_id!r} keeps", "HGET", collect, _name(work, key))
     return cast("bytes | None", found)
 
 
 async def keep(store: Store, work: Work, key: str, value: bytes) -> bytes:
-    """Keep JSON under `key` as long as the work item lives. Returns what is kept: the first value counts.
+    """Store JSON under `key` as long as the work item exists. Returns what is stored: the first value wins.
 
-    *Promise:* one script, under the work item's token; it may be asked again.
+    *Promise:* one script, under the work item's token; it may be repeated.
 
     Raises:
         RunClosed: The step is obsolete.

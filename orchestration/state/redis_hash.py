@@ -2,12 +2,12 @@
 
 *Invariants.*
 
-1. A write from a step is applied only while its run is running and its work item still has the token it was claimed
-   with; a process that was declared lost never writes.
-2. While an edit is in progress nobody else writes. The lock expires by itself a few seconds after its editor died.
-3. A write is applied once, also when its reply was lost and it is sent again, and its journal entry is part of it.
+1. A write from a step is applied only while its run is running and its work item still has the token of the claim; a
+   process that was declared dead never writes.
+2. While an edit is in progress, nobody else writes. The lock expires a few seconds after its editor died.
+3. A write is applied once, even if its reply was lost and it is sent again. Its journal entry is part of it.
 
-Readers never wait: they see what was written last. What a value means is not known here.
+Readers never wait: they see the latest write. The meaning of values is not known here.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ..store.replies import pairs
 from ..store.verbs import Store
 from .local_queue import process_id
 
-#: What a write came to: done; not done, because a key is not as expected; not done, because the lock has expired.
+#: Result of a write: done; not done because a key is not as expected; not done because the lock has expired.
 Written: TypeAlias = Literal["written", "changed", "lost"]
 
-#: Top-level keys that were read; None is all of them.
+#: Top-level keys that were read; None for all of them.
 Reads: TypeAlias = frozenset[str] | None
 
-#: Life of an edit's lock, renewed while its block is open: how long a killed editor keeps the others waiting.
+#: Lifetime of an edit's lock, renewed while its block is open: how long a killed editor blocks the others.
 LOCK_SECONDS = 5.0
 
 _REFUSED = {
@@ -42,10 +42,10 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Occupied:
-    """Another edit is in progress, or another process goes first.
+    """Another edit is in progress, or another process has precedence.
 
     Attributes:
-        holder: Names that edit; another name means that there was progress.
+        holder: Identifies that edit; a different name means that there was progress.
     """
 
     holder: str
@@ -56,10 +56,10 @@ class Change:
     """What one write does.
 
     Attributes:
-        how: What the user called, for the journal.
+        how: The method that the user called, for the journal.
         set: Top-level key -> JSON.
-        delete: Top-level keys that go.
-        replace: Whether all keys go that are not in `set`.
+        delete: Top-level keys to delete.
+        replace: Whether to delete all keys that are not in `set`.
     """
 
     how: str
@@ -70,7 +70,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class StateHash:
-    """One state as one writer sees it: a step's attempt, or a caller outside of the run (`work` is None).
+    """One state as seen by one writer: a step's attempt, or a caller outside the run (`work` is None).
 
     Each method is one request to Redis, may be awaited on any event loop, and may raise `StoreUnavailable`.
     """
@@ -85,16 +85,16 @@ class StateHash:
 
     @property
     def reads(self) -> Reads:
-        """What was read."""
+        """The keys that were read."""
         return None if None in self._read else frozenset(cast("set[str]", self._read))
 
     def note_reads(self, other: StateHash) -> None:
-        """What another one has read, was read for this one."""
+        """Count the reads of another object as reads of this one."""
         self._read.update(other._read)
 
     @property
     def writes(self) -> int:
-        """How many writes Redis has answered."""
+        """How many writes Redis has confirmed."""
         return len(self._written)
 
     @property
@@ -108,22 +108,22 @@ class StateHash:
         return cast("bytes | None", await self.store.command(self._reading, "HGET", self.key, name))
 
     async def read_all(self) -> dict[str, bytes]:
-        """All top-level keys, as of one instant."""
+        """All top-level keys, at one moment."""
         self._read.add(None)
         return _fields(await self.store.command(self._reading, "HGETALL", self.key))
 
     async def lock(self, token: str, *, reserve: bool = False) -> dict[str, bytes] | Occupied:
         """Begin an edit and read all top-level keys.
 
-        *Promise:* with an equal token it may be asked again. A caller that dies afterwards blocks other writers for
-        `lock_seconds`; one that lives renews.
+        *Promise:* it may be repeated with the same token. A caller that dies afterwards blocks other writers for
+        `lock_seconds`; a living one renews.
 
         Args:
-            token: The caller's, unguessable.
+            token: The caller's unguessable token.
             reserve: The caller has waited long: the process that holds the lock must not take it twice in a row.
 
         Raises:
-            RunClosed: The writer's step may not write any more.
+            RunClosed: The writer's step may no longer write.
         """
         self._refuse_if_read_only()
         self._read.add(None)
@@ -131,14 +131,14 @@ class StateHash:
         return Occupied(reply[1].decode()) if reply[0] == b"held" else _fields(reply[1])
 
     async def renew(self, token: str) -> bool:
-        """Prolong the lock by `lock_seconds` from now; False when it has expired or its step may not write."""
+        """Extend the lock by `lock_seconds` from now; False if it has expired or its step may not write."""
         try:
             return bool((await self._verb("state_renew", lock=token, px=self._px))[0] == b"renewed")
         except RunClosed:
             return False
 
     async def unlock(self, token: str) -> None:
-        """End an edit without writing. Another edit's lock stays."""
+        """End an edit without writing. Another edit's lock is not affected."""
         await self._verb("state_unlock", lock=token)
 
     async def write(
@@ -149,17 +149,17 @@ class StateHash:
         expect: Mapping[str, bytes | None] | None = None,
         reserve: bool = False,
     ) -> Written | Occupied:
-        """Write all of a change and its journal entry, or nothing.
+        """Write a whole change and its journal entry, or nothing.
 
         Args:
             change: What to do.
-            lock: The token of the edit that this write ends. `lost` when it has expired meanwhile.
-            expect: Without a lock: the keys that the change was made from, with their JSON as it was read. `changed`
-                when one of them is another by now.
+            lock: The token of the edit that this write ends. Returns `lost` if it has expired meanwhile.
+            expect: Without a lock: the keys that the change is based on, with their JSON as it was read. Returns
+                `changed` if one of them has changed.
             reserve: As in `lock`.
 
         Raises:
-            RunClosed: The writer's step may not write any more.
+            RunClosed: The writer's step may no longer write.
         """
         self._refuse_if_read_only()
         reply = await self._verb(
@@ -177,7 +177,7 @@ class StateHash:
         if reply[0] == b"held":
             return Occupied(reply[1].decode())
         if reply[0] == b"written":
-            self._written.append(None)  # atomic, should several threads write
+            self._written.append(None)  # atomic, in case several threads write
         return cast(Written, reply[0].decode())
 
     def _refuse_if_read_only(self) -> None:
@@ -195,7 +195,7 @@ class StateHash:
         return int(await self.store.command(self._reading, "HGET", key, "v") or 0)
 
     async def read_version(self, version: int) -> dict[str, bytes] | None:
-        """All top-level keys as of a version; None when there is none such, or what was written since is not kept.
+        """All top-level keys at a version; None if there is no such version, or the writes since then are not kept.
 
         The last 1,000 writes are kept, within `journal_max_bytes`; with `history="summary"` none.
         """
@@ -203,17 +203,17 @@ class StateHash:
         return _fields(reply[2]) if reply[0] == b"found" else None
 
     async def put_back(self, version: int, *, idle: bool = False) -> int | Occupied | Literal["busy"] | None:
-        """Make the state what it was as of a version.
+        """Restore the state of a version.
 
-        *Promise:* one write, atomic, which makes a version of its own: it can be taken back too. Of a write that comes
-        between reading and putting back nothing stays.
+        *Promise:* one atomic write, which creates a new version, so it can be undone too. It also replaces writes made
+        after the caller last read the state.
 
         Args:
-            version: To put it back to.
-            idle: Only while no run of the session goes on or waits for its turn; else `busy`.
+            version: The version to restore.
+            idle: Only while no run of the session is running or waiting for its turn; otherwise returns `busy`.
 
         Returns:
-            The version that this makes; `Occupied` while an edit is in progress; None as in `read_version`.
+            The version that this creates; `Occupied` while an edit is in progress; None as in `read_version`.
         """
         reply = await self._verb("state_back", id=new_id(), version=version, idle=idle or None)
         if reply[0] == b"busy":

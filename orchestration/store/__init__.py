@@ -1,5 +1,5 @@
-"""The one door to the runs in Redis: scripts and their Lua, requests in groups, and what Redis answers.
+"""The only access to the runs in Redis: scripts and their Lua, grouped requests, and Redis's replies.
 
-Settings, keys and clients are in `connection`; what follows from an answer is decided in `engine`.
+Settings, keys and clients are in `connection`; what follows from a reply is decided in `engine`.
 Read `verbs.py` first.
 """

@@ -1,4 +1,4 @@
-"""What is asked of Redis: a script, how its reply is read, a request on its way, and what comes back."""
+"""Requests to Redis: a script and how its reply is read, a request in progress, and how replies are received."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ScriptCall(Generic[T]):
         script: The verb.
         keys: KEYS.
         args: ARGV.
-        read: Makes the reply a value.
+        read: Converts the reply into a value.
     """
 
     what: str
@@ -61,18 +61,18 @@ class Request:
     Attributes:
         what: What is being done, for errors.
         packed: Its bytes.
-        patience_seconds: How long an outage is waited out.
-        name: What failpoints call it.
-        future: Takes the reply; None if nobody waits for it.
+        patience_seconds: How long it is retried during an outage.
+        name: Its name in failpoints.
+        future: Receives the reply; None if no caller waits for it.
         call: The script, if it is one.
-        failed: Called when a request that nobody waits for was not taken.
-        replies_left: Replies that are still to come.
-        total: Replies that belong to it.
-        with_library: The library goes with it: the server does not have it.
+        failed: Called if a request that no caller waits for has failed.
+        replies_left: How many of its replies are still to come.
+        total: How many replies it has.
+        with_library: Whether it is sent again because the server lacked the library.
         error: The first error among its replies.
-        has_timed_out: A connection that it was sent on went silent.
-        slot: Of its keys, where Redis is a cluster.
-        asked_at: When, on the monotonic clock.
+        has_timed_out: Whether a connection that it was sent on went silent.
+        slot: The slot of its keys, where Redis is a cluster.
+        asked_at: When it was made, on the monotonic clock.
     """
 
     what: str
@@ -92,16 +92,16 @@ class Request:
 
 
 def packed(command: Command) -> bytes:
-    """A command as it is sent."""
+    """Encode a command."""
     sent: bytes = pack_command(command)
     return sent
 
 
 def packed_script(call: ScriptCall[Any]) -> bytes:
-    """A script as it is sent."""
+    """Encode a script call."""
     return packed(("FCALL", call.script.function, len(call.keys), *call.keys, *call.args))
 
 
 def packed_with_library(call: ScriptCall[Any]) -> bytes:
-    """A script after the library that it is in, for a server that does not have it: two requests."""
+    """Encode a script call after its library, for a server that lacks the library: two requests."""
     return packed(("FUNCTION", "LOAD", "REPLACE", call.script.library.text)) + packed_script(call)

@@ -33,7 +33,7 @@ def fixed_keys(keys: RunKeys, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class StoreCalls(StoreReads):
-    """Calling verbs; what only reads is inherited."""
+    """Calling verbs; reading is inherited."""
 
     def script(
         self,
@@ -52,10 +52,10 @@ class StoreCalls(StoreReads):
             verb: The Lua file.
             run_id: The run; the script's keys are built from it.
             names: Logical key of the script -> logical name with its parameter (`owner` -> `owner:w1`).
-            read: Makes the reply a value.
-            keys: Keys that stand for those of the run.
+            read: Converts the reply into a value.
+            keys: Keys to use instead of those of the run.
             **args: The script's arguments; None is left out. `extra` lists dynamic keys by logical name;
-                `body` is the list of commands, or that packed.
+                `body` is the list of commands, or that list packed.
         """
         script = load(verb)
         keys = keys or self.locate(run_id)
@@ -78,14 +78,14 @@ class StoreCalls(StoreReads):
         return ScriptCall(f"{verb} run {run_id!r}", script, named, blob, read)
 
     async def verb(self, verb: str, run_id: str, names: dict[str, str] | None = None, /, **args: Any) -> list[Any]:
-        """Run one script on one run, asking again until Redis answers; arguments as in `script`."""
+        """Run one script on one run, retrying until Redis answers; arguments as in `script`."""
         return await self.send_script(self.script(verb, run_id, names, read=list, **args))
 
     async def send_script(self, call: ScriptCall[T]) -> T:
-        """Send a script, again and again until Redis answers. Every verb passes here.
+        """Send a script, retrying until Redis answers. Every verb passes through here.
 
         Raises:
-            StoreUnavailable: No answer within the patience.
+            StoreUnavailable: No answer within `patience_seconds`.
         """
         return await self.connection.run(call, patience_seconds=self.patience_seconds)
 
@@ -112,7 +112,7 @@ class StoreCalls(StoreReads):
         return round(self.settings.lease_seconds * 1000)
 
     async def shard_verb(self, verb: str, shard: int, names: dict[str, str], /, **args: Any) -> list[Any]:
-        """Evaluate one script on what a shard has beside its runs; `names` as in `verb`, None is left out."""
+        """Run one script on the keys of a shard rather than of a run; `names` as in `verb`, None is left out."""
         script = load(verb)
         keys = [self.keys.in_shard(shard, names.get(key, key)) for key in script.keys]
         blob = [pack({name: value for name, value in args.items() if value is not None})]
@@ -131,9 +131,9 @@ def staged_item(item: Staged) -> dict[str, Any]:
 
 
 def commit_entry(work: Work, decision: Decision) -> dict[str, Any]:
-    """What the journal says of a commit; what else its script led to is added there.
+    """What the journal says about a commit; the script adds what the commit led to.
 
-    `staged` is the number of events per step that lie in Redis already: their work items are not named one by one.
+    `staged` is the number of events per step that are in Redis already: their work items are not named one by one.
     """
     staged = {step: len(items) for step, items in decision.staged.items() if decision.scope_id is not None}
     return {"w": work.work_id, "s": work.step, "a": work.attempt} | ({"staged": staged} if staged else {})
@@ -147,9 +147,9 @@ def checks(
     Args:
         on: The surroundings.
         commands: What was decided.
-        sensitive: It depends on who waits.
-        found_nothing: It found no event in the inbox.
-        own: The work item that waits from now on; its waiter is not there yet.
+        sensitive: Whether the decision depends on the waiters.
+        found_nothing: Whether it found no event in the inbox.
+        own: The work item that begins to wait; its waiter does not exist yet.
     """
     answers = [
         f"{command.work_id}|{command.waiter_id}"

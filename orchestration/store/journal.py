@@ -1,4 +1,4 @@
-"""The journal of a run as it is kept: one entry per applied change, oldest first. See `lua/lib/journal.lua`."""
+"""The journal of a run as it is stored: one entry per applied change, oldest first. See `lua/lib/journal.lua`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Entry:
     Attributes:
         seq: Its number in the journal, from 1; entries that are no longer kept are counted.
         entry_id: Its id in Redis.
-        fields: As they are kept.
+        fields: As they are stored.
     """
 
     seq: int
@@ -67,12 +67,12 @@ class Entry:
 
     @property
     def raw(self) -> RawEntry:
-        """As Redis gives it."""
+        """As Redis returns it."""
         return self.entry_id.encode(), [part for field in self.fields.items() for part in field]
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its size in bytes."""
         return sum(map(len, self.fields.values()))
 
 
@@ -97,8 +97,8 @@ class Page:
 
     Attributes:
         entries: Oldest first; read backwards, newest first.
-        is_packed: They come from one chunk: there may be more.
-        cut: How many entries are not in the journal itself any more.
+        is_packed: Whether they come from one packed chunk; there may be more.
+        cut: How many entries are no longer in the journal itself.
         total: How many it had in all.
     """
 
@@ -111,18 +111,18 @@ class Page:
 async def entries(
     store: StoreReads, run_id: str, *, after: Entry | int = 0, through: str = "+"
 ) -> AsyncIterator[Entry]:
-    """The entries that are kept, oldest first, in pages; packed ones too. All reading of journals passes here.
+    """The entries that are kept, oldest first, packed ones included; reads them in pages.
 
-    *Promise:* each entry that is kept is read once and in order, also while entries are packed.
+    *Promise:* each entry that is kept is read once and in order, even while entries are being packed.
 
     Args:
         store: The runs.
         run_id: The run.
-        after: Only what follows this one, which may be given by its number.
+        after: Only entries after this one; an entry or its number.
         through: Id of the last entry to read.
 
     Raises:
-        HistoryDamaged: What was packed cannot be read.
+        HistoryDamaged: A packed chunk cannot be read.
     """
     wanted, last_id = (after + 1, None) if isinstance(after, int) else (after.seq + 1, after.entry_id)
     limit = None if through == "+" else place_of(through)
@@ -139,7 +139,7 @@ async def entries(
 
 
 async def newest_entries(store: StoreReads, run_id: str) -> AsyncIterator[Entry]:
-    """The same, newest first."""
+    """Like `entries`, newest first."""
     wanted, last_id = None, None
     while wanted is None or wanted > 0:
         page = await read_page(store, run_id, wanted, last_id, backwards=True)
@@ -172,15 +172,15 @@ async def read_page(
     backwards: bool = False,
     most: int = PAGE,
 ) -> Page:
-    """The page that has an entry, or if that is not kept, the next one there is.
+    """The page that contains an entry or, if that is not kept, the next one that exists.
 
     Args:
         store: The runs.
         run_id: The run.
         wanted: The entry's number; None is the last one.
-        beside: Id of the entry before it, or read backwards, of that behind it.
-        backwards: Read from there to the oldest.
-        most: So many that were not packed.
+        beside: Id of the entry before it; when reading backwards, of the one after it.
+        backwards: Read from there towards the oldest.
+        most: Maximum number of entries that were not packed.
     """
     call = _past(store, run_id, w=wanted, id=beside, back=backwards or None, n=most)
     [(kind, cut, total, *rest)] = await store.batch("read a journal", call)
@@ -207,6 +207,6 @@ def _entry(seq: int, raw_id: bytes, flat: list[bytes]) -> Entry:
 
 
 def place_of(entry_id: str) -> tuple[int, int]:
-    """By what entries of one journal are in order."""
+    """Sort key of the entries of one journal."""
     ms, _, number = entry_id.partition("-")
     return int(ms), int(number)

@@ -1,8 +1,8 @@
 """A Redis Cluster as one connection: each request goes to the primary that has its keys.
 
-There is a `Connection` per primary, with groups and repetition of its own. What it cannot get answered comes back here
-(the node is lost, was demoted, or has given the slot away), and goes on once the nodes have been asked who has which
-slots. All keys of a request carry the hash tag of one shard, so they are at one node.
+There is a `Connection` per primary, with its own grouping and retries. A request that it cannot get answered (the node
+is lost, was demoted, or has given the slot away) comes back here and is sent again once the nodes have been asked which
+primary serves which slots. All keys of a request carry the hash tag of one shard, so they are on one node.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .asks import Command, Request, ScriptCall, packed_script
 from .pipeline import FIRST_PAUSE, NO_FUNCTION, Connection
 from .scripts import reached, text_of
 
-#: The longest pause, in seconds, between two questions who has which slots.
+#: The longest pause, in seconds, between two queries for the slots.
 _LONGEST_PAUSE = 0.25
-#: A node that cannot be connected to, or does not report the slots, within this time in seconds is lost. Another may
-#: have its slots long before the patience of a request is over.
+#: A node that does not accept a connection or report the slots within this time, in seconds, counts as lost. Another
+#: node may have its slots long before the patience of a request is over.
 _CONNECT_SECONDS = 2.0
 
 
@@ -42,7 +42,7 @@ def connection_to(
     silence_seconds: float = 5.0,
     grouped: bool = True,
 ) -> Connection:
-    """A connection to the state, be it one server or a cluster. Arguments and faults are those of `Connection`."""
+    """A connection to the state Redis, one server or a cluster. Arguments and errors as for `Connection`."""
     cluster = Cluster.of(url)
     if cluster is None:
         return Connection(
@@ -57,9 +57,10 @@ def connection_to(
 def _touches_other_runs(script: str) -> bool:
     """Whether a script computes names of keys that are not passed to it: those of the next run of a session.
 
-    While a slot is moved key by key, Redis runs a script whose keys are all still there, and would fail it half-way at
-    such a key. So it is passed a key that exists nowhere: then nothing of it is run until the slot has moved. (`replay`
-    counts its keys from the end, and is passed more of them than any run has.)
+    While a slot is migrated key by key, Redis runs a script if all keys that it is passed are still there; it would
+    fail half-way at a computed key. Such a script is therefore passed a key that exists nowhere: then Redis does not
+    run it until the slot has moved. (`replay` counts its keys from the end, and is passed more of them than any run
+    has.)
     """
     return script != "replay" and "turns" in reached(text_of(script))
 
@@ -72,7 +73,7 @@ def _beside(key: str, name: str) -> str:
 class ClusterConnection(Connection):
     """All primaries of a cluster.
 
-    *Promise:* that of `Connection`. While the slot of a shard is moved by `MIGRATE`, what asks for that shard waits.
+    *Promise:* as for `Connection`. While the slot of a shard is moved by `MIGRATE`, requests for that shard wait.
     """
 
     spans_shards = False
@@ -99,11 +100,11 @@ class ClusterConnection(Connection):
         return await self._replies(requests)
 
     def another(self, client_name: str) -> Any:
-        """As there, to any node: what is published at one is heard at all."""
+        """As in `Connection`, to any node: a message published on one node reaches all."""
         node = self.at(random.choice(self._addresses())) if self._loop is not None else self
         return Connection.another(node, client_name)
 
-    # -- who is asked ----------------------------------------------------------------------------------------------
+    # -- routing ---------------------------------------------------------------------------------------------------
 
     def _of_call(self, call: ScriptCall[Any], patience: float | None) -> Request:
         if _touches_other_runs(call.script.name):
@@ -114,7 +115,7 @@ class ClusterConnection(Connection):
 
     def _of_commands(self, what: str, commands: Sequence[Command], name: str, patience: float | None) -> Request:
         request = super()._of_commands(what, commands, name, patience)
-        # The key follows the command, or its second word. What has no key may be asked anywhere.
+        # The key is the first or second argument. A command without a key may go to any node: here, to that of shard 0.
         words = (word for command in commands for word in command[1:3])
         key = next((word for word in words if isinstance(word, str) and "{" in word), Keys().tag(0))
         request.slot = slot_of(key)
@@ -147,22 +148,22 @@ class ClusterConnection(Connection):
         return self._owners[slot]
 
     def doubt(self, slot: int, node: _Node, error: Exception) -> None:
-        """Ask who has a slot before anything else is asked of it: a node did not answer."""
+        """Look up the primary of a slot before sending further requests for it: a node did not answer."""
         self._owners[slot] = None
-        if str(error).startswith("MOVED "):  # that node knows better than we do
+        if str(error).startswith("MOVED "):  # that node knows a newer primary
             self._informed = node
 
     def ask_again(self, request: Request) -> None:
-        """Take back a request whose patience is not over, to ask it when it is known who has its slot."""
+        """Take back a request whose patience is not over, to send it again once the primary of its slot is known."""
         request.with_library = False
         if request.call is not None and request.total > 1:
             request.packed, request.total, request.replies_left = packed_script(request.call), 1, 1
         self._enqueue(request)
 
-    # -- learning who has which slots ------------------------------------------------------------------------------
+    # -- learning the slots ----------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        """Learn who has which slots, and send on what waits for that."""
+        """Learn which primary serves which slots, and send the requests that wait for that."""
         while self._waiting:
             if time.monotonic() - self._learned_at > 2 * self._pause + FIRST_PAUSE:
                 self._pause = FIRST_PAUSE
@@ -188,13 +189,13 @@ class ClusterConnection(Connection):
         self._serving = None
 
     async def _learn(self) -> None:
-        """Ask one node after the other until one answers, and see whether this process belongs to the deployment.
+        """Ask one node after the other until one answers, and check that this process belongs to the deployment.
 
-        An answer that is older than what is known counts only if no other node has a newer one: then it is another
+        An answer that is older than what is known is accepted only if no other node has a newer one: then it is another
         cluster at the same addresses.
 
         Raises:
-            ConfigurationError: It is no cluster, or not our deployment.
+            ConfigurationError: It is not a cluster, or its deployment has other values.
             RedisError, OSError: None answered.
         """
         error: Exception = ConnectionError("no node of the cluster answers.")
@@ -256,7 +257,7 @@ class ClusterConnection(Connection):
         return list({each.primary: None for each in self._slots} | dict.fromkeys(self._cluster.nodes))
 
     async def _leave_demoted(self) -> None:
-        """Take back what is asked of nodes that have no slots any more."""
+        """Take back the requests of nodes that no longer have slots."""
         primaries = {each.primary for each in self._slots}
         for address, node in list(self._nodes.items()):
             if address not in primaries:
@@ -278,15 +279,15 @@ class _Node(Connection):
         self._of = cluster
 
     def take(self, request: Request) -> None:
-        """Ask this node."""
+        """Send a request to this node."""
         super()._enqueue(request)
 
     async def leave(self) -> list[Request]:
-        """Close the connection; what was not answered, and may be asked elsewhere."""
+        """Close the connection; returns the unanswered requests, which may be sent elsewhere."""
         if self._loop is None:
             return []
         if self._transport is not None:
-            self._transport.abort()  # nothing is heard any more
+            self._transport.abort()  # no more replies are read
         requests, self._asked, self._waiting = [*self._asked, *self._waiting], deque(), deque()
         await self._close()
         return requests

@@ -1,6 +1,6 @@
 """Entries of a journal that were packed: many in one compressed chunk, each chunk chained to the one before by digest.
 
-`lua/pack.lua` puts a chunk in the place of its entries, `journal.py` reads them as if they had never left.
+`lua/pack.lua` replaces entries with their chunk; `journal.py` reads them as if they were still in the journal.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import msgpack
 from ..connection.compression import Compression, compressed, decompressed
 from ..model.errors import HistoryDamaged
 
-#: An entry of a stream as Redis gives it: its id, and its fields as a flat list.
+#: An entry of a stream as Redis returns it: its id, and its fields as a flat list.
 RawEntry = Sequence[Any]
 
-#: Of this form. A reader of an older release does not look for chunks: to it, what was packed was removed.
+#: Version of the format. A reader of an older release does not look for chunks: to it, packed entries were removed.
 _FORM = 1
 
 
@@ -30,7 +30,7 @@ class Chunk:
         first: The number of the first one.
         entries: All of them.
         before: Digest of the chunk before it; empty for the first one.
-        digest: Its own: of its entries and of `before`.
+        digest: Its own digest, of `before` and its entries.
     """
 
     first: int
@@ -40,12 +40,12 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """Its field."""
+        """Its field in the hash of chunks."""
         return f"{self.first}-{self.first + len(self.entries) - 1}"
 
 
 def pack_chunk(first: int, entries: Sequence[RawEntry], before: bytes, how: Compression) -> tuple[Chunk, bytes]:
-    """Entries as a chunk, and that as it is stored."""
+    """Make a chunk of entries; returns the chunk, and its bytes as they are stored."""
     plain: bytes = msgpack.packb(entries)
     chunk = Chunk(first, entries, before, digest_of(before, plain))
     stored: bytes = msgpack.packb((_FORM, before, chunk.digest, compressed(plain, how)))
@@ -53,10 +53,10 @@ def pack_chunk(first: int, entries: Sequence[RawEntry], before: bytes, how: Comp
 
 
 def read_chunk(run_id: str, name: str, stored: bytes) -> Chunk:
-    """A chunk that is stored under a name.
+    """Decode the chunk that is stored under a name.
 
     Raises:
-        HistoryDamaged: It is not what was stored.
+        HistoryDamaged: It is not what was stored, or a newer release has written it.
     """
     first, last = (int(number) for number in name.split("-"))
     try:
@@ -75,7 +75,7 @@ def read_chunk(run_id: str, name: str, stored: bytes) -> Chunk:
 
 
 def digest_of(*parts: bytes) -> bytes:
-    """What shows that these were not changed."""
+    """A digest by which a change of the parts is detected."""
     return hashlib.sha256(b"".join(parts)).digest()[:16]
 
 

@@ -1,9 +1,9 @@
 """The connection to Redis: scripts and commands of many coroutines in few round trips.
 
-What is asked during one turn of the event loop goes out as one write. Replies come back in the order of the requests,
-and each is judged for its own caller: a script that fails, or that Redis does not have, concerns nobody else. redis-py
-makes the connection (TLS, credentials, database); from then on its transport is used directly, because awaiting reply
-by reply costs more than the scripts themselves.
+Requests that are made during one iteration of the event loop are sent in one write. Replies come back in the order of
+the requests, and each is handled for its own caller: a script that fails, or that Redis lacks, affects no other
+request. redis-py makes the connection (TLS, credentials, database); from then on its transport is used directly,
+because awaiting reply by reply costs more than the scripts themselves.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
-#: How Redis says that it does not have the library of functions.
+#: Redis's error when it does not have the library of functions.
 NO_FUNCTION = "ERR Function not found"
 
 
@@ -41,8 +41,8 @@ class Connection:
 
     Made by `nodes.connection_to` where Redis may be a cluster.
 
-    *Promise:* everything asked here is idempotent, and is asked again while Redis does not answer. After the patience
-    it is not known whether the last try was applied.
+    *Promise:* every request is idempotent, and is retried while Redis does not answer (except `post`). If its patience
+    is over, it is not known whether the last try was applied.
     """
 
     #: Whether one script or command may have keys of several shards.
@@ -60,11 +60,11 @@ class Connection:
         """Connects when first used.
 
         Args:
-            url: Where Redis is.
-            portal: Whose loop the connection lives on.
-            patience_seconds: How long an outage is waited out, unless a request says otherwise.
+            url: Redis's URL.
+            portal: The connection runs on its loop.
+            patience_seconds: How long a request is retried during an outage, unless it says otherwise.
             silence_seconds: How long a reply may take before the connection counts as broken.
-            grouped: Else one request is sent after the other, each when the one before is answered.
+            grouped: Whether requests are sent together; if not, each is sent when the one before is answered.
 
         Raises:
             ConfigurationError: The URL is not a Redis URL.
@@ -76,7 +76,7 @@ class Connection:
         #: Number of the Redis database that the URL selects.
         self.database = int(self._pool.connection_kwargs.get("db") or 0)
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: What every connection that is made is compared with.
+        #: The deployment whose record each new connection is compared with.
         self.deployment: Deployment | None = None
 
     # -- asking ----------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class Connection:
         """Run one script and read its reply.
 
         Raises:
-            StoreUnavailable: Redis did not answer within the patience.
+            StoreUnavailable: Redis did not answer within `patience_seconds`.
             ConfigurationError: Redis refuses the credentials, or is too old.
         """
         request = self._of_call(call, patience_seconds)
@@ -94,13 +94,13 @@ class Connection:
         return call.read(await self.portal.run(self._reply(request)))
 
     async def command(self, what: str, *command: Any, name: str = "", patience_seconds: float | None = None) -> Any:
-        """Send one command; its reply as Redis gives it (RESP2, bytes).
+        """Send one command; returns its reply unchanged (RESP2, bytes).
 
         Args:
             what: What is being done, for errors.
             command: Name and arguments.
-            name: What failpoints call it.
-            patience_seconds: How long an outage is waited out.
+            name: Its name in failpoints.
+            patience_seconds: How long it is retried during an outage.
 
         Raises:
             As `run`.
@@ -108,7 +108,7 @@ class Connection:
         return await self._reply(self._of_commands(what, (command,), name, patience_seconds))
 
     async def transaction(self, what: str, *commands: Command, patience_seconds: float | None = None) -> list[Any]:
-        """Send commands that are applied together (MULTI); their replies.
+        """Send commands as one transaction (MULTI); returns their replies.
 
         Raises:
             As `run`.
@@ -120,7 +120,7 @@ class Connection:
     async def batch(
         self, what: str, items: Sequence[Command | ScriptCall[Any]], *, patience_seconds: float | None = None
     ) -> list[Any]:
-        """Send commands and scripts together; their replies, in order. They are not applied together.
+        """Send commands and scripts together; returns their replies in order. They are not applied atomically.
 
         Raises:
             As `run`, for the first that failed.
@@ -138,7 +138,7 @@ class Connection:
         ]
 
     async def everywhere(self, what: str, *command: Any, patience_seconds: float | None = None) -> list[Any]:
-        """Send one command to each server that has runs; their replies.
+        """Send one command to each server that stores runs; returns their replies.
 
         Raises:
             As `run`.
@@ -146,26 +146,26 @@ class Connection:
         return [await self.command(what, *command, patience_seconds=patience_seconds)]
 
     def post(self, command: Command, failed: Callable[[Exception], None]) -> None:
-        """Send a command that nobody waits for, once. To be called on the portal's loop.
+        """Send a command once, without waiting for its reply. Call it on the portal's loop.
 
         Args:
             command: Its name and arguments.
-            failed: Called when Redis did not take it.
+            failed: Called if the command failed.
         """
         self._enqueue(Request("", packed(command), 0.0, "push", failed=failed))
 
     def another(self, client_name: str) -> Any:
-        """A further connection of redis-py's to the same Redis, for its caller alone, who connects and closes it.
+        """A further redis-py connection to the same Redis, for the caller alone, who connects and closes it.
 
         Args:
-            client_name: What Redis lists it as, unless the URL names it.
+            client_name: Its name in Redis's list of clients, unless the URL sets one.
         """
         connection = self._pool.make_connection()
         connection.client_name = connection.client_name or client_name
         return connection
 
     async def close(self) -> None:
-        """Close the connection. What is asked is not answered any more."""
+        """Close the connection. Requests that are not answered yet fail."""
         if self._loop is not None and self._loop is self.portal.loop:
             await self.portal.run(self._close())
 
@@ -177,7 +177,7 @@ class Connection:
         self._keep_unanswered(ConnectionError("the connection was closed"), math.inf)
 
     def _of_call(self, call: ScriptCall[Any], patience: float | None) -> Request:
-        # Packed here: what cannot be sent is its caller's fault, and must not break up what goes out in one write.
+        # Packed here: a request that cannot be encoded is its caller's fault, and must not break the write of others.
         sent = packed_script(call)
         return Request(call.what, sent, self._patience(patience), call.script.name, call=call)
 
@@ -211,11 +211,11 @@ class Connection:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin on this loop; also in a forked child, which uses nothing of what its parent has connected."""
+        """Begin on this loop; also in a forked child, which uses none of its parent's connections."""
         self._loop = loop
         self._waiting: deque[Request] = deque()  # to be sent
         self._asked: deque[Request] = deque()  # sent, in order
-        self._loading: dict[str, Request] = {}  # library -> the request that brings it
+        self._loading: dict[str, Request] = {}  # library -> the request that loads it
         self._heard_at = 0.0
         self._transport: asyncio.Transport | None = None
         self._is_flushing = False
@@ -232,7 +232,7 @@ class Connection:
         if self._is_flushing:
             return
         if self._transport is not None and not self._asked:
-            self._flush()  # nobody else is asking: waiting for company would only take time
+            self._flush()  # no other request is unanswered: waiting for more would only take time
         else:
             self._is_flushing = True
             loop.call_soon(self._flush)
@@ -266,7 +266,7 @@ class Connection:
         self._serving.add_done_callback(self._go_on)
 
     def _go_on(self, served: asyncio.Task[None]) -> None:
-        """Ask again where a step has cancelled all that runs on its loop."""
+        """Serve again if a step has cancelled all tasks on its loop."""
         if served.cancelled() and not is_stopped(served):
             self._serving = None
             self._keep_unanswered(ConnectionError("its task was cancelled"), 0.0)
@@ -274,12 +274,12 @@ class Connection:
                 self._begin_serving()
 
     def _keep_unanswered(self, error: Exception, pause: float) -> None:
-        # What was asked and not answered may have been applied or not; asked again, it is answered all the same.
+        # An unanswered request may have been applied or not; sent again, it gets the same answer in both cases.
         unanswered, self._asked = [*self._asked, *self._waiting], deque()
         self._waiting = deque(request for request in unanswered if not self._settle(request, error, pause))
 
     async def _serve(self) -> None:
-        """Keep a connection until it is lost while nothing is asked; the next request makes another one."""
+        """Keep a connection until it is lost while no request is unanswered; the next request makes another one."""
         pause = FIRST_PAUSE
         while True:
             connection = self._pool.make_connection()
@@ -302,7 +302,7 @@ class Connection:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _judge(self, connection: Any) -> None:
-        """See whether a server that was just connected to will do."""
+        """Check that a server that was just connected to may be used."""
         await refuse_old_server(connection, self.url)
         if self.deployment is not None:
             await self.deployment.judge(connection, self.url)
@@ -315,7 +315,7 @@ class Connection:
         self._flush()
         while not lost.done():
             await asyncio.wait([lost], timeout=self._silence / 4)
-            # Half of a connection may be gone: nothing comes although something was asked.
+            # The connection may be half open: no reply comes although there are requests.
             if self._asked and time.monotonic() - self._heard_at > self._silence:
                 transport.abort()
                 raise TimeoutError(f"No reply for {self._silence:g} s.")
@@ -340,7 +340,7 @@ class Connection:
         except ConnectionError as error:
             reply = error
         if isinstance(reply, ResponseError) and str(reply).startswith("READONLY") and self._transport is not None:
-            self._transport.abort()  # no primary any more: the next connection leads to the present one
+            self._transport.abort()  # no longer the primary: the next connection leads to the new one
         if self._settle(request, reply):
             return
         if request.with_library and str(reply).startswith(NO_FUNCTION):
@@ -349,7 +349,7 @@ class Connection:
             asyncio.get_running_loop().call_later(FIRST_PAUSE, self._enqueue, request)
 
     def _with_library(self, request: Request, call: ScriptCall[Any]) -> None:
-        """Have a script asked again, after the library if no other request brings that already."""
+        """Prepare a script to be sent again, after the library unless another request already loads that."""
         request.with_library = True
         if self._loading.setdefault(call.script.library.name, request) is request:
             request.packed, request.total = packed_with_library(call), 2
@@ -358,7 +358,7 @@ class Connection:
         request.replies_left = request.total
 
     def _settle(self, request: Request, reply: Any, pause: float = FIRST_PAUSE) -> bool:
-        """Give a caller its answer; False when it has to be asked again, after a pause that its patience allows."""
+        """Give a caller its answer; False if the request must be sent again, after a pause that its patience allows."""
         if request.call is not None and request.total > 1:
             self._loading.pop(request.call.script.library.name, None)
         request.replies_left, request.error = request.total, None
@@ -367,7 +367,7 @@ class Connection:
             if isinstance(reply, Exception) and request.failed is not None:
                 request.failed(reply)
             return True
-        if future.done():  # nobody waits any more; what was asked is applied or not, as with any lost reply
+        if future.done():  # no caller waits any longer; the request is applied or not, as with any lost reply
             return True
         if not isinstance(reply, Exception):
             future.set_result(reply)
@@ -379,7 +379,7 @@ class Connection:
         elif not is_passing(reply) and isinstance(reply, ResponseError):
             future.set_exception(reply)
         elif isinstance(reply, TimeoutError) and request.patience_seconds and not request.has_timed_out:
-            # The silence may have used up the patience with Redis in the best of health: one more try, however late.
+            # The silence may have used up the patience although Redis is healthy: one more try, however late.
             request.has_timed_out = True
             return False
         elif time.monotonic() + pause > request.asked_at + request.patience_seconds:

@@ -1,6 +1,6 @@
-"""The quick verb, `hop`: the commit of a step that has returned one event for one step, which the caller goes on with.
+"""The quick verb, `hop`: the commit of a step that has returned one event for one step, where the caller continues.
 
-*Promise.* That of `Store.commit`: applied whole or not at all, under the token, and harmless when it is asked again.
+*Promise.* As for `Store.commit`: applied completely or not at all, under the token, and safe to repeat.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Hop:
     """One hop.
 
     Attributes:
-        where: What is the same for all events of a class at a step: arguments of the script.
+        where: Arguments of the script that are the same for all events of a class at a step.
         step: Name of the next step.
-        work_id: Of the next work item.
-        event_id: Of the event.
+        work_id: Id of the next work item.
+        event_id: Id of the event.
         event: The event that was returned.
         data: Its envelope as it is stored.
-        commands: What `commit` would apply, packed, for the journal; empty if that keeps none.
+        commands: What `commit` would apply, packed, for the journal; empty if the journal keeps none.
         entry: The journal's summary.
-        claim_id: Of the next claim.
+        claim_id: Id of the next claim.
     """
 
     where: Mapping[str, Any]
@@ -46,10 +46,10 @@ class Hop:
 
 
 async def hop(store: Store, work: Work, to: Hop) -> Work | None:
-    """Commit `work` and claim what follows; None when it takes an ordinary commit, and nothing was written.
+    """Commit `work` and claim what follows; None if it takes an ordinary commit, in which case nothing was written.
 
     Raises:
-        StoreUnavailable: No answer within the patience.
+        StoreUnavailable: No answer within the store's `patience_seconds`.
     """
     script = load("hop")
     keys = store.locate(work.run_id)

@@ -1,4 +1,4 @@
-"""Reading runs: what a client, a monitor or a deciding worker looks at. Nothing here changes anything."""
+"""Reading runs, for clients, monitors and workers that decide. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _inbox_event(raw: bytes) -> InboxEvent:
     return InboxEvent(kept[b"id"].decode(), Envelope.from_bytes(kept[b"d"]))
 
 
-#: Each step that begins to wait looks at the whole inbox, which seldom differs much from what the one before has seen.
+#: Each step that begins to wait reads the whole inbox, which seldom differs much from what the previous one has read.
 _small_inbox_event = lru_cache(2048)(_inbox_event)
 _SMALL = 1024
 
@@ -72,7 +72,7 @@ class StoreReads:
         """Args:
         connection: To the state Redis.
         settings: Equal in all processes of a deployment.
-        patience_seconds: How long an outage is waited out before `StoreUnavailable`; by default as the connection does.
+        patience_seconds: How long to retry during an outage before `StoreUnavailable`; by default the connection's.
         """
         self.connection = connection
         self.settings = settings
@@ -91,7 +91,7 @@ class StoreReads:
         return await self.connection.batch(what, items, patience_seconds=self.patience_seconds)
 
     async def reached(self, what: str, *items: Command | ScriptCall[Any]) -> list[Any]:
-        """The same, as far as a cluster can be reached: None is what a node has not answered.
+        """Like `batch`, as far as a cluster can be reached: None for what a node has not answered.
 
         Raises:
             StoreUnavailable: Nothing was answered.
@@ -108,7 +108,7 @@ class StoreReads:
         return [None if isinstance(reply, BaseException) else reply[0] for reply in replies]
 
     async def everywhere(self, what: str, *command: Any) -> list[Any]:
-        """Send one command to each server that has runs; see `Connection.everywhere`."""
+        """Send one command to each server that stores runs; see `Connection.everywhere`."""
         return await self.connection.everywhere(what, *command, patience_seconds=self.patience_seconds)
 
     def locate(self, run_id: str) -> RunKeys:
@@ -119,7 +119,7 @@ class StoreReads:
         """The events a fan-in has gathered, in arrival order, read in pages.
 
         Raises:
-            RunClosed: They are not there any more: another attempt has committed. Nobody may work on what is left.
+            RunClosed: They are no longer there: another attempt has committed. The ones left must not be used.
         """
         assert work.scope_id is not None
         assert work.members is not None
@@ -137,7 +137,7 @@ class StoreReads:
         return gathered
 
     async def surroundings(self, run_id: str) -> Surroundings:
-        """All waiters and the inbox of a run, with the versions that scripts check; as of one instant."""
+        """All waiters and the inbox of a run, with the versions that scripts check; read atomically."""
         keys = self.locate(run_id)
         counts, waiters, inbox = await self.connection.transaction(
             "look at waiters",
@@ -160,11 +160,11 @@ class StoreReads:
         return _surroundings(counts, (), inbox)
 
     async def waiters_for(self, run_id: str, events: Sequence[Envelope]) -> Surroundings:
-        """What matters to where events go: the waiters that one of them may answer, and their version.
+        """What matters to the routing of events: the waiters that one of them may answer, and their version.
 
-        All waiters while they are few. Else those that the index gives, in time that does not grow with their number.
-        A waiter that is added after the version was read makes the version outdated, whether it was seen or not; so
-        what follows need not be read at the same instant.
+        While there are few waiters, all of them; otherwise those that the index finds, in time that does not grow with
+        their number. A waiter that is added after the version was read makes the version outdated, whether it was seen
+        or not. So the later reads need not be atomic with the first.
         """
         keys, few = self.locate(run_id), self.settings.waiters_indexed_from
         counts, (cursor, waiters), kinds, total = await self.connection.transaction(
@@ -193,7 +193,7 @@ class StoreReads:
         return replace(_surroundings(counts, flat), seen=seen if len(wanted) <= CHUNK else None)
 
     async def run(self, run_id: str) -> RunRecord:
-        """One run as it stands.
+        """One run as it is now.
 
         Raises:
             RunNotFound: No such run, or its retention is over.
@@ -204,7 +204,7 @@ class StoreReads:
         return run_record(run_id, raw)
 
     async def plan(self, run_id: str, digest: str) -> Plan:
-        """The plan a run started with, remembered per process by its digest.
+        """The plan a run started with, cached per process by its digest.
 
         Raises:
             RunNotFound: It is not in Redis.

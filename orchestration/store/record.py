@@ -1,7 +1,7 @@
-"""The work record: what Redis keeps of a work item that has not ended. Nobody else reads or writes its stored fields.
+"""The work record: what Redis stores of a work item that has not ended. No other module accesses its stored fields.
 
 Scripts change records (`lua/lib/records.lua`, where the fields are described); Python reads them and makes new ones.
-Both sides know the fields by the same words, from the one table there.
+Both sides use the same names for the fields, from the one table there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..model.commands import Deliver
 from ..model.plan import StepPlan
 from .scripts import record_fields, unpack
 
-#: Of the records made now. Version 1 did not say its version and had the same fields.
+#: Version of the records that this release makes. Version 1 did not record its version and had the same fields.
 VERSION = 2
 
 _KEYS = record_fields()
@@ -22,9 +22,9 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class WorkRecord(NamedTuple):
-    """A work record as it is in Redis; what is not there has the default. Instants are Redis time in ms.
+    """A work record as it is in Redis; a missing field has its default. Instants are Redis time in ms.
 
-    The fields are those of `lua/lib/records.lua`, under the same words. A field that this version does not
+    The fields are those of `lua/lib/records.lua`, under the same names. A field that this version does not
     know, because a newer one wrote it, is left out; scripts keep it.
     """
 
@@ -83,7 +83,7 @@ class WorkRecord(NamedTuple):
 
     @property
     def all_event_ids(self) -> tuple[str, ...]:
-        """Its events: one, or one for each slot of a join; none for a fan-in, whose members are a list of their own."""
+        """Its events: one, or one for each slot of a join; none for a fan-in, whose members are in a separate list."""
         return self.event_ids or (() if self.event_id is None else (self.event_id,))
 
 
@@ -91,7 +91,7 @@ def _payload(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-#: What msgpack cannot tell: payloads travel as text, and an empty Lua table may be read as a list or as a map.
+#: For what msgpack does not tell: payloads travel as text, and an empty Lua table may be read as a list or as a map.
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     word: read
     for read, words in (
@@ -110,7 +110,7 @@ _DEFAULTS = tuple(WorkRecord())
 
 
 def read(stored: Mapping[str, Any]) -> WorkRecord:
-    """The record that an unpacked map holds."""
+    """The record in an unpacked map."""
     found = list(_DEFAULTS)
     for key, value in stored.items():
         if key in _FIELDS:
@@ -120,7 +120,7 @@ def read(stored: Mapping[str, Any]) -> WorkRecord:
 
 
 def decode(packed: bytes) -> WorkRecord:
-    """The record as Redis keeps it, packed."""
+    """Decode a record as Redis stores it, packed."""
     return read(unpack(packed))
 
 
@@ -130,7 +130,7 @@ def new(step: StepPlan, default_queue: str, **fields: Any) -> dict[str, Any]:
     Args:
         step: The step that is to execute the work item.
         default_queue: The broker queue, if the step names none.
-        **fields: More fields, by their words; None is left out.
+        **fields: More fields, by their names; None is left out.
     """
     words = {
         "version": VERSION,

@@ -1,4 +1,4 @@
-"""What Redis answers, as values: dispatches, refusals, runs, claimed work."""
+"""Redis's replies as values: dispatches, refusals, runs, claimed work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHILD = "child|"
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What a Celery message says: look at this work item. Losing or doubling it changes nothing."""
+    """The content of a Celery message: there is work on this item. Losing or duplicating it changes nothing."""
 
     run_id: str
     work_id: str
@@ -34,11 +34,11 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class CarryOn:
-    """A committing process offers to continue with one work item that its commit makes ready; the answer is the claim.
+    """The offer to continue with one work item that one's commit makes ready; the commit's reply has the claim.
 
     Attributes:
-        claim_id: Names the claim, as in `Store.claim`.
-        not_steps: Steps that it cannot or may not execute.
+        claim_id: Identifies the claim, as in `Store.claim`.
+        not_steps: Steps that the process cannot or may not execute.
     """
 
     claim_id: str
@@ -51,9 +51,9 @@ class Following:
 
     Attributes:
         run_id: The run.
-        plan_digest: Of its workflow.
+        plan_digest: Digest of its plan.
         dispatches: To be sent as messages.
-        limited: It still waits for its admission; see `engine/concurrency.py`.
+        limited: Whether it still waits for its admission; see `engine/concurrency.py`.
     """
 
     run_id: str
@@ -68,15 +68,15 @@ class Applied:
 
     Attributes:
         dispatches: To be sent as messages.
-        ended: The run has ended by it.
+        ended: Whether it ended the run.
         leaving: The admission to a limited workflow that the end of the run releases; see `engine/concurrency.py`.
-        following: The run of the same session that has begun by it.
-        interrupted: The run of the same session that was ended by it, and what that end asks for.
-        continued: Work that the caller has claimed by it.
-        starts, looks: Child runs that are to be started, and to be looked at; see `engine/children`.
-        rests: Fan-outs of which nothing more is wanted.
-        reports: The run has ended, and this one waits for it.
-        parted: The run has ended, and had child runs.
+        following: The run of the same session that it began.
+        interrupted: The run of the same session that it ended, and what follows from that end.
+        continued: Work that the caller has claimed with it.
+        starts, looks: Child runs that are to be started, and to be checked; see `engine/children`.
+        rests: Fan-outs whose unfinished work is to be cancelled.
+        reports: The run that waits for the end of this one, if this one has ended.
+        parted: Whether the run has ended and had child runs.
         plan: Digest of the run's plan, from verbs whose caller need not know it.
     """
 
@@ -113,7 +113,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended: its status, and the event that brought the end."""
+    """How a run ended: its status, and its terminal event."""
 
     status: str
     ending: Envelope | None
@@ -124,8 +124,8 @@ class RunRecord:
     """One run as it is now.
 
     `ending` is the terminal event, `status` one of running, completed, failed, cancelled, timed_out; instants are
-    Redis time in ms. `waits_for_admission`: started, not begun, because its workflow limits how
-    many run at a time. `is_queued`: started, not begun, because another run of its session goes on. `asleep` of its
+    Redis time in ms. `waits_for_admission`: started but not begun, because of its workflow's concurrency limit.
+    `is_queued`: started but not begun, because another run of its session is in progress. `asleep` is how many of its
     `live` work items wait for an event.
     """
 
@@ -147,12 +147,12 @@ class RunRecord:
 
     @property
     def is_asleep(self) -> bool:
-        """It is running, and all that is left of it waits for an event; nothing is left where a step only asked."""
+        """Whether it is running and all work left waits for an event; none is left if a step only asked for one."""
         is_begun = not (self.waits_for_admission or self.is_queued)
         return self.status == "running" and is_begun and self.live == self.asleep
 
 
-#: How a run ends whose fan-out can no longer close.
+#: The terminal event of a run whose fan-out can no longer close.
 STUCK = ending(
     FAILED,
     step_name="",
@@ -174,7 +174,7 @@ def not_found(run_id: str) -> str:
 
 
 def applied(run_id: str, body: bytes) -> Applied:
-    """What a verb that was applied to a run asks for."""
+    """Decode the answer of a verb that was applied to a run."""
     return _applied(run_id, unpack(body))
 
 
@@ -221,7 +221,7 @@ def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 def unpack_raw(data: bytes) -> dict[bytes, Any]:
-    """msgpack whose values may be payloads, as bytes."""
+    """Decode msgpack whose values may be payloads; strings are returned as bytes."""
     return cast(dict[bytes, Any], msgpack.unpackb(data, raw=True))
 
 
@@ -251,7 +251,7 @@ def run_record(run_id: str, raw: dict[bytes, bytes]) -> RunRecord:
 def claimed_work(
     run_id: str, work_id: str, record: dict[str, Any], meta: dict[str, Any], payloads: list[bytes]
 ) -> Work:
-    """The work that a claim gave: the record, unpacked, what the run says of itself, and the events."""
+    """The work that a claim returned: from the unpacked record, fields of the run, and the events."""
     return _work(run_id, work_id, work_record.read(record), meta, payloads)
 
 
@@ -311,12 +311,12 @@ def _work(run_id: str, work_id: str, record: WorkRecord, meta: dict[str, Any], p
 
 
 def ends_of_children(record: WorkRecord) -> dict[str, str]:
-    """The answers of a work item that are ends of child runs, and of which: `lua/lib/children.lua` names them so."""
+    """Waiter -> child run, for each answer that is the end of a child run; `lua/lib/children.lua` names them so."""
     return {wait: str(event).removeprefix(_CHILD) for wait, event in record.answers.items() if str(event)[:6] == _CHILD}
 
 
 def continued_work(before: Work, reply: list[Any]) -> Work:
-    """The work that a commit gave to the process that made it: of the same run, so most of it is known."""
+    """The work that a commit returned to its caller: it is of the same run, so most of it is known."""
     work_id, record, version, *payloads = reply
     meta = {
         "plan": before.plan_digest,
@@ -342,9 +342,9 @@ def hopped_work(
     slot: int,
     claimed_at: int,
 ) -> Work:
-    """The work that a hop gave to the process that made it.
+    """The work that a hop returned to its caller.
 
-    The work before was as simple (`engine/quick.py`), so the rest of it is known.
+    The previous work was just as simple (`engine/quick.py`), so everything else is copied from it.
     """
     made = object.__new__(Work)  # five times as fast as its constructor
     vars(made).update(

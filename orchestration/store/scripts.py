@@ -1,18 +1,18 @@
 """The Lua verbs as one library of Redis Functions, named after the hash of its text.
 
 `lua/<verb>.lua` is the body of a function, `lua/lib/<part>.lua` what verbs share. A part is a table of functions named
-as its file: `slots.take` is in `lib/slots.lua`. `lib/call.lua` comes first; the order of the others does not matter.
+after its file: `slots.take` is in `lib/slots.lua`. `lib/call.lua` comes first; the order of the others does not matter.
 
-Each file declares the keys that it touches itself, in `--!keys` lines (logical names of `keys.py`; `run:*` is every key
-of a run, `every:*` every key of all verbs on runs). The keys of a verb are those of its file and of every part that it
-reaches: the loader sees `slots.` in the text. In the text `K.name` is a key, and only keys of the verb have a name
-there. `--!flags` are flags of the function.
+Each file declares the keys that its own code touches, in `--!keys` lines (logical names of `keys.py`; `run:*` is every
+key of a run, `every:*` every key of all verbs on runs). The keys of a verb are those of its file and of every part that
+it reaches: the loader looks for `slots.` in the text. In Lua code `K.name` is a key, and only the keys of the verb are
+in `K`. `--!flags` are flags of the function.
 
-Lua code names the fields of a work record by words. The loader replaces them by the short keys under which they are
-stored, after the table in `lua/lib/records.lua`: words cost a call nothing.
+Lua code uses long names for the fields of a work record. The loader replaces them with the short keys under which they
+are stored, from the table in `lua/lib/records.lua`: long names cost nothing in a call.
 
-*Promise.* Two versions of the library live beside each other, because their names differ. A server that does not have
-it (new, emptied, or promoted from a replica that lagged) is given it by the first process that needs it.
+*Promise.* Two versions of the library can be loaded side by side, because their names differ. If a server does not have
+it (new, emptied, or promoted from a replica that lagged), the first process that needs it loads it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import msgpack
 
 from ..connection.keys import RUN_KEYS
 
-#: What the names of all versions of the library begin with.
+#: Prefix of the names of all versions of the library.
 LIBRARY_PREFIX = "umbel_"
 
 _DIRECTIVE = re.compile(r"^--!(keys|flags) (.+)$", re.MULTILINE)
@@ -40,23 +40,23 @@ _MEMBER = re.compile(r"(?<![\w.:])([a-z]\w*)\.\w+")
 _WORD = re.compile(r"\b((?:\w+_)?record\.)(\w+)")
 _CONSTRUCTOR = re.compile(r"\brecord = \{[^{}]*\}")
 _CONSTRUCTOR_WORD = re.compile(r"([{,]\s*)(\w+)(?= = )")
-#: What `lua/lib/lifetimes.lua` leaves to the loader.
+#: Placeholders in `lua/lib/lifetimes.lua` that the loader fills in.
 _LISTS = {
     "{--[[retained]]}": tuple(RUN_KEYS),
     "{--[[spent]]}": tuple(name for name, key in RUN_KEYS.items() if key.spent),
 }
-#: Stands for the name of the library in its code.
+#: Placeholder for the name of the library in its code.
 _NAME = "{--[[library]]}"
 _LUA = files(__package__).joinpath("lua")
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All verbs as Redis takes them.
+    """All verbs as they are loaded into Redis.
 
     Attributes:
         name: `LIBRARY_PREFIX` and the hash of its code.
-        text: For `FUNCTION LOAD`.
+        text: The argument of `FUNCTION LOAD`.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Script:
     Attributes:
         name: The file's stem.
         library: The library that it is in.
-        function: What Redis calls it.
+        function: The function's name in Redis.
         keys: Logical names of its fixed keys, in KEYS order.
         positions: Position of each key in KEYS, from 0.
     """
@@ -102,10 +102,10 @@ def library() -> Library:
 
 
 def code(prepare: Callable[[str], str] | None = None) -> str:
-    """All that the library consists of: the shared parts, then the verbs.
+    """The code of the library: the shared parts, then the verbs.
 
     Args:
-        prepare: What is done to the text of each file; by default what Redis needs (`prepared`).
+        prepare: Transforms the text of each file; by default `prepared`, which makes it fit for Redis.
     """
     prepare = prepare or prepared
     parts = [part for part in _parts() if part != "call"]
@@ -123,7 +123,7 @@ def keys_of(name: str) -> tuple[str, ...]:
 
 
 def reached(text: str) -> list[str]:
-    """The parts that a text uses, and those that these use."""
+    """The parts that a text uses, directly or through other parts."""
     found: dict[str, None] = {}
     texts = [text]
     while texts:
@@ -154,7 +154,7 @@ def _registered(name: str, prepare: Callable[[str], str]) -> str:
 
 
 def prepared(text: str) -> str:
-    """The text of a file as Redis gets it."""
+    """The text of a file as it is sent to Redis."""
     made = stored_fields(_COMMENT.sub("", text))
     for placeholder, listed in _LISTS.items():
         made = made.replace(placeholder, "{ " + ", ".join(f"K['{key}']" for key in listed) + " }")
@@ -203,19 +203,19 @@ def _expanded(keys: Iterable[str]) -> Iterable[str]:
 
 @cache
 def _keys_of_runs() -> tuple[str, ...]:
-    """Those of all verbs on runs, each once."""
+    """The keys of all verbs on runs, each once."""
     all_of_them = (keys_of(name) for name in names() if "every:*" not in declared(text_of(name), "keys"))
     return tuple(dict.fromkeys(key for keys in all_of_them if "run" in keys for key in keys))
 
 
 @cache
 def record_fields() -> dict[str, str]:
-    """The fields of a work record: word -> short key under which it is stored."""
+    """The fields of a work record: long name -> short key under which it is stored."""
     return {word: key for key, word in _FIELD.findall(text_of_part("records"))}
 
 
 def stored_fields(text: str) -> str:
-    """Lua code with the words for fields of work records replaced by what they are stored as.
+    """Lua code with the names of work record fields replaced by the keys under which they are stored.
 
     Raises:
         LookupError: A work record has no such field.
@@ -232,11 +232,11 @@ def stored_fields(text: str) -> str:
 
 
 def pack(value: Any) -> bytes:
-    """msgpack as Lua's cmsgpack reads it, where text and bytes are the same kind of string."""
+    """Encode msgpack for Lua's cmsgpack, where text and bytes are the same kind of string."""
     packed: bytes = msgpack.packb(value, use_bin_type=False)
     return packed
 
 
 def unpack(data: bytes) -> Any:
-    """msgpack from Lua: keys and short values are text; payloads never travel this way."""
+    """Decode msgpack from Lua whose keys and short values are text. Not for payloads; see `unpack_raw`."""
     return msgpack.unpackb(data, raw=False, strict_map_key=False, unicode_errors="surrogateescape")

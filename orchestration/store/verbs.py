@@ -1,8 +1,8 @@
-"""The one door to Redis for runs. Each method is one verb and one Lua script: all of it happens, or nothing.
+"""The verbs: the only access to runs in Redis. Each is one method and one Lua script, applied completely or not at all.
 
-*Promise.* Every verb may be repeated with equal arguments and changes nothing the second time; that is why an outage is
-answered by asking again (`pipeline.Connection`). A crash after a verb leaves at worst a
-message that was not sent, which the unclaimed index makes up for. Key names: `keys.py`; scripts: `lua/`.
+*Promise.* Every verb may be repeated with equal arguments and changes nothing the second time, so verbs are retried
+during an outage (`pipeline.Connection`). A crash after a verb leaves at worst a message that was not sent; the
+unclaimed index compensates for that. Key names: `keys.py`; scripts: `lua/`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CANCELLED = ending(CANCELLED).to_bytes()
 
 
 class Store(StoreCalls):
-    """Runs in Redis: the verbs. How they are called, and what only reads, is inherited."""
+    """Runs in Redis: the verbs. How they are called, and reading, is inherited."""
 
     applied = staticmethod(applied)
 
@@ -63,15 +63,15 @@ class Store(StoreCalls):
         push: Mapping[str, tuple[str, str]] | None = None,
         when_busy: WhenBusy | None = None,
     ) -> Applied | Refusal:
-        """Begin a run. Asking again with the same nonce gives the same answer; `EXISTS` when the id is taken.
+        """Begin a run. A repetition with the same nonce gets the same answer; `EXISTS` if the id is taken.
 
-        With `when_busy` it is the next run of the session that its id names. While another one goes on it waits for
-        its turn (`queue`), ends that one (`interrupt`; `rollback` also puts the state back to what that one began with,
-        or is refused if that is `FORGOTTEN`) or is refused (`RUNNING`). It is also refused if the session takes no more
-        runs (`CLOSED`), or no more that wait (`FULL`).
+        With `when_busy` it is the next run of the session that its id names. While another run of it is in progress,
+        the new one waits for its turn (`queue`), ends that run (`interrupt`; `rollback` also puts the state back to
+        what that run began with, or is refused if that is `FORGOTTEN`) or is refused (`RUNNING`). It is also refused if
+        the session accepts no more runs (`CLOSED`), or no more waiting ones (`FULL`).
         With `num_concurrent_runs` it waits until `RunQuota` admits it.
-        `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared. `push` gives for
-        work ids the Redis list and message of their dispatches, which go out with the same script.
+        `restored` are the logical names of the dynamic keys that `snapshots.begin_from` has prepared. `push` maps work
+        ids to the Redis list and message of their dispatches, which the same script sends.
         """
         meta = ["workflow", plan.workflow, "plan", plan.digest, "state_id", state_id_of(run_id)]
         meta += ["options", json.dumps(options or {}, separators=(",", ":"))]
@@ -107,11 +107,11 @@ class Store(StoreCalls):
         owner: str,
         room: Room = NO_SUSPECTS,
     ) -> Work | Refusal:
-        """Claim the right to execute one work item, or learn why not.
+        """Claim the right to execute one work item; returns the reason if it is refused.
 
-        Of all that follow its dispatches exactly one gets the `Work`; the attempt is counted before this returns. A
-        claim whose answer was lost is asked again with the same `claim_id`. A suspect is refused (`SUSPECT`) to a
-        process that has no `room` for it.
+        Of all processes that act on its dispatches, exactly one gets the `Work`; the attempt is counted before this
+        returns. A claim whose answer was lost is repeated with the same `claim_id`. A suspect is refused (`SUSPECT`) to
+        a process that has no `room` for it.
         """
 
         def read(reply: Any) -> Work | Refusal:
@@ -150,19 +150,19 @@ class Store(StoreCalls):
         state: Mapping[str, bytes] | None = None,
         carry_on: CarryOn | None = None,
     ) -> Applied | Refusal:
-        """Record the outcome of a claimed work item and everything it did, under its token, at once.
+        """Record the outcome of a claimed work item and everything it did, under its token, atomically.
 
         Args:
             work: What was claimed.
             plan: The run's plan.
             decision: What to apply.
-            surroundings: What the decision was made on; `CHANGED` when it would be another one now.
-            batches: How many early flushes must have arrived; `MISSING` when one did not.
-            exchanges: How many state writes and collect_events calls Redis has answered; `MISSING` if it forgot one.
+            surroundings: What the decision is based on; `CHANGED` if it would be another one now.
+            batches: How many early flushes must have arrived; `MISSING` if one did not.
+            exchanges: How many state writes and collect_events calls Redis has answered; `MISSING` if it has lost one.
             entry: The journal's summary of this attempt.
             taken: Logical names of completed collect_events sets to drop with the work item.
             state: Top-level keys of the state to write -> JSON.
-            carry_on: The caller would go on with a work item that this makes ready; asking again gives the same one.
+            carry_on: The offer to continue with a work item that this makes ready; a repeated call gets the same one.
         """
 
         def read(reply: Any) -> Applied | Refusal:
@@ -205,7 +205,7 @@ class Store(StoreCalls):
         publishes: Sequence[Command],
         sends: Sequence[tuple[str, Sequence[Command]]],
     ) -> Applied | Refusal:
-        """Apply one burst of a running step: published events, then sent ones. Applied once per batch number."""
+        """Apply one batch of a running step: published events, then sent ones. Applied once per batch number."""
         status, *rest = await self.verb(
             "flush",
             work.run_id,
@@ -245,31 +245,31 @@ class Store(StoreCalls):
         return self.applied(run_id, reply[1]) if reply[0] == b"ended" else None
 
     async def advance(self, run_id: str, *, look_again_at: int) -> Applied | None:
-        """Begin the next run of a session whose run has ended without doing so; None while that goes on.
+        """Begin the next run of a session whose run has ended without doing so; None while that run is in progress.
 
         Args:
-            run_id: The run that the session is at.
-            look_again_at: When the sweep looks at the session again, in ms of Redis time.
+            run_id: The session's current run.
+            look_again_at: When the sweep looks at the session again, Redis time in ms.
         """
         status, *rest = await self.verb("advance", run_id, at=look_again_at)
         return self.applied(run_id, rest[0]) if status == b"advanced" else None
 
     async def log(self, run_id: str, at: int, lines: bytes, *, patience_seconds: float) -> None:
-        """Keep lines that a step has logged; nothing if there is no such run (any more).
+        """Store lines that a step has logged; does nothing if the run does not exist (any more).
 
-        They expire with the run. They are no part of its journal: what a killed process has not sent is lost.
+        They expire with the run. They are not part of its journal: lines that a killed process has not sent are lost.
 
         Args:
             run_id: The run.
             at: When the first of them was logged, in ms.
             lines: See `tasks/logs/gathered.py`; the same bytes are kept once.
-            patience_seconds: How long an outage is waited out.
+            patience_seconds: How long to retry during an outage.
         """
         call = self.script("log", run_id, read=list, at=at, lbytes=self.settings.run_log_max_bytes, body=lines)
         await self.connection.run(call, patience_seconds=patience_seconds)
 
     async def revive(self, run_id: str, *, timeout_seconds: float | None) -> Applied | str:
-        """Resume an ended run: its unfinished work items anew. Otherwise the reason: its status, or `nothing`."""
+        """Resume an ended run: its unfinished work items are dispatched again. If refused, returns the reason."""
         keys = self.locate(run_id)
         dynamic = await self.command("list keys", "SMEMBERS", keys["extra"])
         status, *rest = await self.verb(
@@ -281,7 +281,7 @@ class Store(StoreCalls):
         return self.applied(run_id, rest[0]) if status == b"revived" else cast(str, status.decode())
 
     async def purge(self, run_id: str) -> bool:
-        """Delete an ended run, with its session if that is at this run; False while it is running."""
+        """Delete an ended run, and its session if this is its current run; False while the run is running."""
         keys = self.locate(run_id)
         dynamic = await self.command("list keys", "SMEMBERS", keys["extra"])
         reply = await self.verb("purge", run_id, extra={name.decode(): name.decode() for name in dynamic})
@@ -298,12 +298,13 @@ class Store(StoreCalls):
         taken: str,
         within_seconds: float | None = None,
     ) -> Sequence[Envelope] | Refusal | None:
-        """Add an event to a collect_events buffer; the set when this call completes it, None while it waits.
+        """Add an event to a collect_events buffer; returns the set if this completes it, None while it is incomplete.
 
         Args:
             work: The collecting work item.
-            buffer: The buffer as people call it: step and buffer id.
-            call: Name of this call: buffer, work item and n-th call. A repeated attempt gets its old answer.
+            buffer: Readable name of the buffer: step and buffer id.
+            call: Identifies this call: buffer, work item and n-th call. A repeated attempt gets its old answer.
+
             event: The member.
             expected: (event type, how many, logical buffer key) per type, in order of first mention.
             taken: Logical name of the list a completed set is moved to.

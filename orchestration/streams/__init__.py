@@ -1,5 +1,5 @@
 """Published events of a run: the log, live pub/sub, and readers that combine both.
 
-What publishes is the commit, see `store/lua`.
+Events are published by the commit, see `store/lua`.
 Read `reader.py` first.
 """

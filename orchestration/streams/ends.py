@@ -1,10 +1,10 @@
-"""Ends of runs, heard by one mailbox per process and shard however many callers wait.
+"""Ends of runs, received by one mailbox per process and shard, however many callers wait.
 
-An end costs one look into a dict by its run's id, and a wait for a run that this process has started asks Redis
-nothing: the mailbox was open before the run began, so its end cannot be missed. What makes this uncertain (the
-connection was interrupted, the event is too large for a message, the run may be revived) is answered *unsure*, and the
-caller asks Redis (`UntilEnded` in `follower.py`). Runs that are waited for are looked at every few seconds as well, all
-together, because a message may be lost without notice.
+An end costs one dict lookup by run id. Waiting for a run that this process has started needs no request to Redis: the
+mailbox was open before the run began, so its end cannot be missed. If the end is uncertain (the connection was
+interrupted, the event is too large for a message, the run may be revived), the answer is *unsure*, and the caller asks
+Redis (`UntilEnded` in `follower.py`). All runs with waiting callers are also checked together every few seconds,
+because a message may be lost without notice.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .log import read_heads
 from .pubsub import CLOSED, LiveChannels
 from .relay import Listener, Relay
 
-#: A mailbox that nobody has waited at for this time, in seconds, is closed: it receives every end in its shard.
+#: Seconds without a waiting caller after which a mailbox is closed: an open one receives every end in its shard.
 LINGER_SECONDS = 60.0
 
 
 class Waiter(Listener):
-    """Waits for a run's end. Its methods are called on the loop of `relay`, or of the live connection without one."""
+    """Waits for a run's end. Its methods are called on the loop of `relay`; if None, on that of the live connection."""
 
     relay: Relay | None = None
 
@@ -41,16 +41,16 @@ class Waiter(Listener):
         """The run has ended."""
 
     def unsure(self) -> None:
-        """The run may have ended: Redis knows."""
+        """The run may have ended: Redis must be asked."""
 
 
 class StartedRun:
-    """What this process has heard of a run that it began. It lives as long as the handler that holds it.
+    """What this process knows about the end of a run that it started. It lives as long as the handler that holds it.
 
     Attributes:
         run_id: The run.
         mailbox: Where its end arrives.
-        is_sure: The mailbox has heard everything since before the run began, and no end.
+        is_sure: Whether the mailbox has received everything since before the run began, and no end.
         end: The end, if it is final and small: a completed run is never revived.
     """
 
@@ -63,15 +63,15 @@ class StartedRun:
 
 
 class Mailboxes:
-    """The mailboxes of a process, made when first needed."""
+    """The mailboxes of a process, created when first needed."""
 
     def __init__(self, live: LiveChannels) -> None:
-        """For what is heard by `live`."""
+        """For the messages that `live` receives."""
         self._live = live
         self._by_channel: dict[str, Mailbox] = {}
 
     def of(self, run_id: str) -> Mailbox:
-        """Where the run's end arrives."""
+        """The mailbox where the run's end arrives."""
         store = self._live.store
         channel = store.keys.channel(store.locate(run_id)["ended"])
         known = self._by_channel.get(channel)
@@ -79,18 +79,18 @@ class Mailboxes:
 
 
 class Mailbox(Listener):
-    """All ends of one shard. It is opened by the first who waits, and closed a while after the last one."""
+    """All ends of one shard. The first waiting caller opens it; it is closed a while after the last one has left."""
 
     def __init__(self, live: LiveChannels, channel: bytes) -> None:
         """Made by `Mailboxes.of`."""
         self._live, self._channel = live, channel
-        # Reentrant: the collector may drop a coroutine that waits, whose end is to leave, at any allocation.
+        # Reentrant: at any allocation, garbage collection may finalize a waiting coroutine, which calls `remove`.
         self._lock = threading.RLock()
         self._waiting: dict[bytes, dict[Waiter, None]] = {}
         self._started: WeakValueDictionary[bytes, StartedRun] = WeakValueDictionary()
         self._is_heard = self._was_closed = False
         self._waited_at = 0.0
-        # Below: only used on the loop of the live connection.
+        # The rest is only used on the loop of the live connection.
         self._is_open = False
         self._checks: set[asyncio.Task[None]] = set()
 
@@ -98,37 +98,37 @@ class Mailbox(Listener):
 
     @property
     def is_live(self) -> bool:
-        """Whether what is published now is heard here."""
+        """Whether messages that are published now are received here."""
         return self._is_heard and self._live.is_heard(self._channel) and self._live.pid == os.getpid()
 
     def expect(self, run_id: str) -> StartedRun | None:
-        """To be called before a run is started; None if its end may not be heard."""
+        """Call this before a run is started. None if its end may not be received."""
         if not self.is_live:
             return None
         key, started = run_id.encode(), StartedRun(run_id, self)
         with self._lock:
             former = self._started.get(key)
-            if former is not None:  # a start with an id that is taken: its handler is not heard for any more
+            if former is not None:  # a start with an id in use: the former entry gets no end
                 former.is_sure, former.end = False, None
             self._started[key] = started
-            # Only now: an interruption from here on ends with `joined`, which finds what is registered.
+            # Only now: an interruption from here on ends with `joined`, which resets what is registered.
             started.is_sure = self.is_live
         return started
 
     async def arrival(self, started: StartedRun) -> RunEnd | None:
-        """Await the end of a run that was expected; None if Redis is to be asked."""
+        """Await the end of a run that was expected; None if Redis must be asked."""
         if started.end is not None or not (started.is_sure and self.is_live):
             return started.end
         waiter = _Awaiting(self._live.here())
         try:
             self.add(started.run_id, waiter)
-            # An end that came before the waiter was added was noted before that.
+            # If the end came before the waiter was added, it was recorded in `started` before that.
             return await waiter.future if started.is_sure else started.end
         finally:
             self.remove(started.run_id, waiter)
 
     def blocking_arrival(self, started: StartedRun, timeout: float | None) -> RunEnd | None:
-        """`arrival`, blocking; None also when `timeout` seconds are over."""
+        """`arrival`, blocking; None also after `timeout` seconds."""
         if started.end is not None or not (started.is_sure and self.is_live):
             return started.end
         waiter = _Blocked()
@@ -141,7 +141,7 @@ class Mailbox(Listener):
             self.remove(started.run_id, waiter)
 
     def add(self, run_id: str, waiter: Waiter) -> None:
-        """Have a run's end given to a waiter, from when it is `joined`; see `is_live`.
+        """Report a run's end to a waiter, from when it is `joined`; see `is_live`.
 
         Raises:
             WorkflowRuntimeError: Closed.
@@ -152,14 +152,14 @@ class Mailbox(Listener):
         with self._lock:
             self._waited_at = time.monotonic()
             waiters: dict[Waiter, None] | None = None
-            while waiters is None or self._waiting.get(key) is not waiters:  # see the lock
+            while waiters is None or self._waiting.get(key) is not waiters:  # `remove` may run in between, see `_lock`
                 waiters = self._waiting.setdefault(key, {})
                 waiters[waiter] = None
         if not self._is_heard:
             self._live.soon(self._open)
 
     def remove(self, run_id: str, waiter: Waiter) -> None:
-        """The contrary. May be called from a finalizer."""
+        """The inverse of `add`. May be called from a finalizer."""
         if self._live.pid != os.getpid():
             return
         key = run_id.encode()
@@ -170,12 +170,12 @@ class Mailbox(Listener):
                 self._waiting.pop(key, None)
 
     def waiters_of(self, run_id: str) -> list[Waiter]:
-        """Those who wait for a run's end."""
+        """The waiters for a run's end."""
         with self._lock:
             return list(self._waiting.get(run_id.encode(), ()))
 
     def count_expected(self) -> int:
-        """How many runs are expected to end, or have ended and somebody may ask for it."""
+        """How many runs are expected to end, or have ended and still have a handler that may ask for the end."""
         return len(self._started)
 
     # -- on the loop of the live connection ------------------------------------------------------------------------
@@ -256,11 +256,11 @@ class Mailbox(Listener):
             self._tell(waiter, waiter.closed)
 
     async def _check(self) -> None:
-        """Look at all runs that are waited for, together."""
+        """Check all runs with waiting callers, together."""
         try:
             heads = await read_heads(self._live.store, list(self.followed()))
         except (UmbelError, RedisError):
-            for waiter in self._all_waiting():  # each looks until Redis answers
+            for waiter in self._all_waiting():  # each waiter asks until Redis answers
                 self._tell(waiter, waiter.unsure)
         else:
             self.checked(heads)

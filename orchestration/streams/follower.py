@@ -1,7 +1,7 @@
-"""Following one run: look at Redis when it may be further than what is known here, else wait to be woken.
+"""Following one run: read from Redis if it may have news, otherwise wait to be woken.
 
-A follower lives on one event loop, its caller's or the portal's, and is touched nowhere else. Not here: what is found
-(`reader.py`), and how it is heard (`relay.py`).
+A follower is used on one event loop only, its caller's or the portal's. Not here: what is read (`reader.py`), and how
+messages arrive (`relay.py`).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from .relay import Listener, Relay
 
 T = TypeVar("T")
 
-#: Longest time in seconds until Redis is asked again after it did not answer; its return is noticed at once anyway.
+#: Longest time in seconds until Redis is asked again after it did not answer; a reconnection triggers it at once.
 RETRY = 1.0
 
 
 class Follower(Listener, Generic[T]):
-    """One caller after one run.
+    """One caller that follows one run.
 
-    `is_stale` says that Redis may be further than what is known here. It is cleared *before* looking, so that what
-    happens during a look makes for another one. `is_over` says that nothing more will be found.
+    `is_stale` says that Redis may have news. It is cleared *before* a look, so that a change during the look causes
+    another one. `is_over` says that nothing more will be found.
     """
 
     def __init__(self, live: LiveChannels, run_id: str, timeout: float | None) -> None:
         """Args:
-        live: What the process shares.
+        live: The live connection, which the process shares.
         run_id: The run.
-        timeout: Longest time in seconds without anything to hand over.
+        timeout: Longest time in seconds without anything to return.
         """
         self.live = live
         self.run_id = run_id
@@ -51,7 +51,7 @@ class Follower(Listener, Generic[T]):
         self._failing_since: float | None = None
         self.has_seen = self._has_joined = self._is_closed = False
 
-    # -- heard -----------------------------------------------------------------------------------------------------
+    # -- called by the relay ---------------------------------------------------------------------------------------
 
     def joined(self) -> None:
         self.look_at = 0.0
@@ -65,27 +65,27 @@ class Follower(Listener, Generic[T]):
         return (self.run_id,)
 
     def mark_stale(self) -> None:
-        """Have Redis looked at."""
+        """Request a look at Redis."""
         self.is_stale = True
         self.wake()
 
     def wake(self) -> None:
-        """End the caller's waiting."""
+        """Wake the waiting caller."""
         self._woken.set()
 
     # -- what is followed ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def listen(self, relay: Relay) -> None:
-        """Be woken, from when it is `joined`: there is something to wait for."""
+        """Register to be woken, which is in effect once it is `joined`."""
 
     @abstractmethod
     def unlisten(self, relay: Relay) -> None:
-        """The contrary. May be called from a finalizer, on any thread."""
+        """The inverse of `listen`. May be called from a finalizer, on any thread."""
 
     @abstractmethod
     def look_key(self) -> Hashable:
-        """What `look` would ask: for equal keys it gives the same answer at the same time."""
+        """Identifies what `look` asks: with equal keys, looks at the same time give the same answer."""
 
     @abstractmethod
     def look(self) -> Awaitable[Any]:
@@ -93,29 +93,29 @@ class Follower(Listener, Generic[T]):
 
     @abstractmethod
     def learn(self, seen: Any) -> None:
-        """Take in what `look` has seen."""
+        """Process the answer of `look`."""
 
     @abstractmethod
     def found(self) -> T | None:
-        """What there is to hand over, if anything."""
+        """What there is to return to the caller, if anything."""
 
     @abstractmethod
     def late(self) -> str:
-        """What to say when the caller's time is over."""
+        """The error message when the caller's time is over."""
 
     def before_look(self) -> None:
-        """Drop what the look will show anyway."""
+        """Drop what the look will return anyway."""
 
     # -- for the caller --------------------------------------------------------------------------------------------
 
     async def next(self) -> T | None:
-        """Wait for the next thing to hand over; None when it is over. Always to be awaited on the same loop.
+        """Wait for the next thing to return; None when the run is over. Always await it on the same loop.
 
         Raises:
             TimeoutError: The caller's time is over, and one last look has shown nothing new.
             WorkflowRuntimeError: The hub was closed.
             RunNotFound: No such run, or its retention is over.
-            StoreUnavailable: Redis has not answered since the beginning, for as long as the store is patient.
+            StoreUnavailable: Redis has not answered from the beginning on, for the store's `patience_seconds`.
         """
         relay = self.relay = self.relay or self.live.here()
         deadline: float | None = None
@@ -144,7 +144,7 @@ class Follower(Listener, Generic[T]):
 
     def refuse_fork(self) -> None:
         """Raises:
-        WorkflowRuntimeError: This is a forked child, and the follower its parent's.
+        WorkflowRuntimeError: This is a forked child, and the follower belongs to its parent.
         """
         if self.live.pid != os.getpid():
             raise WorkflowRuntimeError(
@@ -153,7 +153,7 @@ class Follower(Listener, Generic[T]):
             )
 
     def leave(self) -> None:
-        """Listen no more. May be called from a finalizer, on any thread."""
+        """Stop listening. May be called from a finalizer, on any thread."""
         if self._has_joined and self.relay is not None:
             self.unlisten(self.relay)
 
@@ -179,7 +179,7 @@ class Follower(Listener, Generic[T]):
             self.learn(seen)
 
     def _note_outage(self, error: StoreUnavailable) -> None:
-        """Look again later; only an outage at the very beginning is the caller's business."""
+        """Look again later; only an outage at the very beginning is raised to the caller."""
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
@@ -196,7 +196,7 @@ class Follower(Listener, Generic[T]):
 
 
 class UntilEnded(Follower[RunEnd], Waiter):
-    """One wait for a run's end."""
+    """A follower that waits for a run's end."""
 
     def __init__(self, live: LiveChannels, mailbox: Mailbox, run_id: str, timeout: float | None) -> None:
         """Args:
@@ -206,7 +206,7 @@ class UntilEnded(Follower[RunEnd], Waiter):
         super().__init__(live, run_id, timeout)
         self._mailbox = mailbox
         self._end: RunEnd | None = None
-        # Listening first saves one look: `joined` brings it forward, unless there is no connection.
+        # Listening first saves one look: `joined` causes the first one earlier, unless there is no connection.
         self.look_at = time.monotonic() + live.poll_seconds
 
     def listen(self, relay: Relay) -> None:
@@ -218,7 +218,7 @@ class UntilEnded(Follower[RunEnd], Waiter):
         self._mailbox.remove(self.run_id, self)
 
     def joined(self) -> None:
-        if not self.has_seen:  # else the mailbox looks, for all who wait
+        if not self.has_seen:  # otherwise the mailbox looks, for all waiters
             super().joined()
 
     def ended(self, end: RunEnd) -> None:

@@ -1,7 +1,7 @@
-"""A run's events as its log keeps them: what an entry says, and pages of entries that are consistent in themselves.
+"""A run's events as its log stores them: decoding entries, and reading consistent pages of them.
 
-Not here: the live channel (`pubsub.py`) and readers (`reader.py`). Every function asks Redis once and lets the caller
-decide how long an outage is waited out.
+Not here: the live channel (`pubsub.py`) and readers (`reader.py`). No function here retries: the caller decides how
+long to wait during an outage.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ..model.errors import RunNotFound
 from ..store.replies import not_found
 from ..store.verbs import Store
 
-#: One entry as Redis gives it: its id, and its fields as a flat list.
+#: One entry as Redis returns it: its id, and its fields as a flat list.
 RawEntry = tuple[bytes, list[bytes]]
 
-#: Entries read at once per log: long replays go in few trips, and a page of large events still fits into memory.
+#: Entries read at once per log: long replays take few round trips, and a page of large events still fits into memory.
 PAGE = 200
-#: Runs looked at in one trip.
+#: Runs looked at in one round trip.
 CHUNK = 500
 
-#: An entry above this is decoded anew for each reader, so that nothing large is kept.
+#: A larger entry is decoded again for each reader, so that nothing large is cached.
 LARGE_BYTES = 1 << 16
 
-#: So many bytes of a damaged entry are shown.
+#: How many bytes of a damaged entry are shown.
 _SHOWN_BYTES = 200
 
 #: Kinds of entries, as the live channel spells them.
@@ -47,9 +47,9 @@ class StreamEvent:
         seq: Its number within the run, from 0. Internal events are numbered in the same sequence, so a reader that
             does not ask for them sees gaps.
         envelope: The event.
-        step: The step it comes from; empty when routing or the end of the run published it.
-        attempt: The attempt that wrote it; 0 when no step's code did.
-        at: When it was published, in Redis ms; 0 when that is not recorded, as for changes of a step's state and for
+        step: The step it comes from; empty if routing or the end of the run published it.
+        attempt: The attempt that wrote it; 0 if no step's code did.
+        at: When it was published, in Redis ms; 0 if that is not recorded, as for changes of a step's state and for
             events of older releases.
     """
 
@@ -68,7 +68,7 @@ class Entry:
     kind: bytes
     data: bytes
 
-    # All readers of a run hear a message one after the other: it is unpacked once, and what they keep of it is shared.
+    # All readers of a run receive a message one after the other: it is unpacked once, and they share its entries.
     @staticmethod
     @lru_cache(1)
     def all_of(message: bytes) -> tuple[Entry, ...]:
@@ -76,13 +76,13 @@ class Entry:
         return tuple(Entry(*entry) for entry in msgpack.unpackb(message, raw=True))
 
     def decoded(self) -> StreamEvent:
-        """What the entry says; of one that is damaged, an `UnreadableEvent`."""
+        """The entry's event; if it is damaged, an `UnreadableEvent`."""
         return self._decode() if len(self.data) > LARGE_BYTES else _decoded(self)
 
     def _decode(self) -> StreamEvent:
         try:
             return self._read()
-        except Exception as error:  # whatever the bytes are: readers go on behind it
+        except Exception as error:  # whatever the bytes are: readers continue after it
             reason = f"Entry {self.seq} of the log is damaged: {error!r}."
             payload = json.dumps({"reason": reason, "payload": repr(self.data[:_SHOWN_BYTES])})
             return StreamEvent(self.seq, Envelope(UNREADABLE, (), payload.encode()), "", 0)
@@ -103,7 +103,7 @@ def _trace_event(step: str, state: str, worker: str, taken: str, given: str) -> 
         name = taken.rpartition(".")[2]
         idle = worker == "idle"
         return internal(UNHANDLED, event_type=name, qualified_name=taken, step_name=step or None, idle=idle)
-    # LlamaIndex Workflows names a class by its bare name until the step has ended, from then on as `str()` shows it.
+    # LlamaIndex Workflows uses a class's bare name until the step has ended, and then what `str()` returns.
     ended = state == "not_running"
     return internal(
         STEP_STATE_CHANGED,
@@ -116,12 +116,12 @@ def _trace_event(step: str, state: str, worker: str, taken: str, given: str) -> 
 
 
 def _as_shown(name: str) -> str:
-    """What `str(cls)` gives for a class of this wire name; a built-in one stands for what is in `umbel.events`."""
+    """What `str(cls)` returns for a class of this wire name; built-in classes are shown as in `umbel.events`."""
     root, _, last = name.partition(".")
     return f"<class 'umbel.events.{last}'>" if root == "umbel" and "." not in last else f"<class '{name}'>"
 
 
-# Likewise; recent and small ones, which cost little to keep.
+# Shared by readers as in `Entry.all_of`; recent, small entries only, which cost little to keep.
 @lru_cache(64)
 def _decoded(entry: Entry) -> StreamEvent:
     return entry._decode()
@@ -129,14 +129,14 @@ def _decoded(entry: Entry) -> StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the log holds after some number, as of one instant.
+    """What the log holds after some number, read atomically.
 
     Attributes:
         entries: In order.
         settled: Up to this number nothing else is in the log.
-        head: The last number given to anything; -1 when nothing was published yet.
-        running: Whether the run goes on.
-        first_missing: The first number asked for that the log has dropped already.
+        head: The last number that was assigned; -1 if nothing was published yet.
+        running: Whether the run is running.
+        first_missing: The first requested number that the log has already dropped.
     """
 
     entries: Sequence[Entry]
@@ -147,18 +147,18 @@ class Page:
 
     @property
     def is_last(self) -> bool:
-        """Nothing was published beyond this page."""
+        """Whether nothing was published after this page."""
         return self.settled >= self.head
 
 
 async def read_page(store: Store, run_id: str, after: int, *, with_traces: bool, most: int = PAGE) -> Page:
-    """The next entries after number `after`, with the run's state at the same instant. May be awaited on any loop.
+    """The next entries after number `after`, with the run's state read atomically. May be awaited on any loop.
 
-    *Promise:* one transaction, so an entry published before this call is in the page or beyond its end.
+    *Promise:* one transaction, so an entry published before this call is in the page or after its end.
 
     Raises:
         RunNotFound: No such run, or its retention is over.
-        StoreUnavailable: Redis did not answer; asked once only.
+        StoreUnavailable: Redis did not answer; there is no retry.
     """
     keys = store.locate(run_id)
     logs = [(EVENT, keys["stream"])] + ([(TRACE, keys["trace"])] if with_traces else [])
@@ -202,10 +202,10 @@ def _first_hole(numbers: Iterator[int], start: int, end: int) -> int | None:
 
 
 async def _trimmed(store: Store, keys: RunKeys, after: int, first: int) -> int | None:
-    """The first number between `after` and `first`, the next event there is, that may have been an event.
+    """The first number between `after` and `first` (the next event in the log) that may have been an event.
 
-    The log was long enough to be trimmed. A number in between was a step's change of state if the trace still has it.
-    If that was trimmed too, it cannot be known, and the reader is informed rather than left to believe it has it all.
+    The log is long enough to have been trimmed. A number in between was a step's change of state if the trace still has
+    it. If the trace was trimmed too, that is unknown, and the number is reported rather than a possible gap hidden.
     """
     what = "look for trimmed events"
     newest = ("XREVRANGE", keys["stream"], f"{after}-1", "-", "COUNT", 1)
@@ -223,10 +223,10 @@ async def _trimmed(store: Store, keys: RunKeys, after: int, first: int) -> int |
 
 
 async def read_heads(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
-    """Per run the last number given and whether it goes on; an unknown run reads as ended.
+    """Per run the last number assigned and whether it is running; an unknown run is reported as ended.
 
     Raises:
-        StoreUnavailable: Redis did not answer; asked once only.
+        StoreUnavailable: Redis did not answer; there is no retry.
     """
     heads: dict[str, tuple[int, bool]] = {}
     for start in range(0, len(run_ids), CHUNK):

@@ -1,8 +1,8 @@
 """The live half of streams: one pub/sub connection for a whole process, on the loop of the store's portal.
 
-What is heard here may be incomplete: Redis forgets a message as soon as it is sent. So listeners learn when a channel
-(again) begins to be heard, and look into the log then. Not here: the log, what messages mean, and the way to listeners
-on other event loops (`relay.py`).
+Messages may be lost: Redis forgets one as soon as it is sent. Listeners are therefore notified when a subscription
+takes effect, initially and after an interruption, and then read the log. Not here: the log, what messages mean, and how
+they reach listeners on other event loops (`relay.py`).
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from .relay import Listener, Relay
 
 logger = logging.getLogger("umbel.streams")
 
-#: Seconds before the first and, doubling, the slowest attempt to connect again.
+#: Seconds before the first attempt to reconnect, and the longest pause; pauses double in between.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
-#: The same where Redis does not let its user subscribe: until somebody grants that, readers go on from the log.
+#: The same if the ACL forbids subscribing: until it is changed, readers continue from the log.
 REFUSED_PAUSE = 30.0
-#: Seconds between two PINGs; a connection that has not answered one by the next is given up.
+#: Seconds between two PINGs; a connection that has not answered one by the next is dropped.
 KEEPALIVE = 5.0
-#: Channels per SUBSCRIBE: a process that follows thousands of runs sends no megabyte at once.
+#: Channels per SUBSCRIBE, so that a process that follows thousands of runs does not send a megabyte at once.
 CHANNELS = 500
 
 CLOSED = "The stream hub is closed: its runtime was shut down. Make a new one to go on reading."
 
 
 class LiveChannels:
-    """Channels of one Redis, heard over one connection by any number of listeners on any event loops.
+    """Channels of one Redis, received over one connection for any number of listeners on any event loops.
 
     Made once per process; in a forked child it has no effect.
     """
@@ -50,8 +50,8 @@ class LiveChannels:
         """Nothing is connected before the first listener.
 
         Args:
-            store: Whose Redis and portal are used.
-            poll_seconds: How often the followed runs are looked at, and channels without listeners dropped.
+            store: Its Redis and portal are used.
+            poll_seconds: How often the followed runs are checked, and channels without listeners dropped.
         """
         self.pid = os.getpid()
         self.store = store
@@ -59,8 +59,8 @@ class LiveChannels:
         self.where = redact_url(store.settings.redis_url or "")
         self.loop = store.connection.portal.loop
         self._relays: dict[asyncio.AbstractEventLoop, Relay] = {}
-        # Below: only used on the loop.
-        self._channels: dict[bytes, bool] = {}  # whether what is subscribed to is heard already
+        # The rest is only used on the loop.
+        self._channels: dict[bytes, bool] = {}  # subscribed channel -> whether Redis has confirmed it
         self._transport: asyncio.Transport | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closed = self._is_out = self._owes_answer = False
@@ -70,7 +70,7 @@ class LiveChannels:
     # -- for listeners ---------------------------------------------------------------------------------------------
 
     def here(self) -> Relay:
-        """What the listeners on the running loop share."""
+        """The relay that the listeners on the running loop share."""
         loop = asyncio.get_running_loop()
         known = self._relays.get(loop)
         if known is None:
@@ -81,7 +81,7 @@ class LiveChannels:
         return known
 
     def join(self, relay: Relay, channel: bytes, listener: Listener) -> None:
-        """Let a listener hear a channel; its `joined` is called when it does, now and after every outage.
+        """Subscribe a listener to a channel; its `joined` is called when it takes effect, and after every outage.
 
         Raises:
             WorkflowRuntimeError: Closed.
@@ -92,25 +92,25 @@ class LiveChannels:
             self.soon(self._join, channel, relay)
 
     def leave(self, relay: Relay, channel: bytes, listener: Listener) -> None:
-        """The contrary; the last one to leave ends the subscription, at the next look around.
+        """The inverse of `join`; a channel without listeners is dropped with the next poll.
 
         May be called from any thread, also from a finalizer.
         """
         if self.pid == os.getpid():
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nothing is heard there any more
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nothing is received there any more
                 relay.loop.call_soon_threadsafe(relay.remove, channel, listener)
 
     def is_heard(self, channel: bytes) -> bool:
-        """Whether what is published on a channel now arrives here. From any thread."""
+        """Whether messages published on a channel now arrive here. Call it from any thread."""
         return self._channels.get(channel, False)
 
     def close(self) -> None:
-        """End the connection; listeners are `closed`. From any thread."""
+        """End the connection; listeners are `closed`. Call it from any thread."""
         with contextlib.suppress(WorkflowRuntimeError):
             self.soon(self._close)
 
     def soon(self, act: Callable[..., None], *args: Any) -> None:
-        """Call something on the portal's loop. From any thread.
+        """Call a function on the portal's loop. Call it from any thread.
 
         Raises:
             WorkflowRuntimeError: That loop is closed.
@@ -152,7 +152,7 @@ class LiveChannels:
         return [relay for relay in list(self._relays.values()) if not relay.loop.is_closed()]
 
     async def _look_around(self) -> None:
-        """Every now and then, drop what nobody hears any more and look at all followed runs at once."""
+        """Every `poll_seconds`, drop channels without listeners and check all followed runs together."""
         while True:
             await asyncio.sleep(self.poll_seconds)
             self._drop_deserted()
@@ -189,15 +189,15 @@ class LiveChannels:
                     "the live connection failed unexpectedly; connecting again", extra={"action": "live_error"}
                 )
                 self._note_lost(error)
-            # Many processes lose one Redis at the same instant; they should not come back at the same instant.
+            # Many processes lose one Redis at the same instant; they should not reconnect at the same instant.
             await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     async def _converse(self) -> None:
-        """Connect, subscribe to everything, and hear until the connection is lost.
+        """Connect, subscribe to all channels, and receive messages until the connection is lost.
 
         Raises:
-            RedisError, OSError: It could not be made, or is lost.
+            RedisError, OSError: The connection could not be made, or is lost.
         """
         connection = self.store.connection.another("umbel-streams")
         lost: asyncio.Future[None] = self.loop.create_future()
@@ -236,7 +236,7 @@ class LiveChannels:
                 self._refusal = reply
                 if self._transport is not None:
                     self._transport.abort()
-            elif isinstance(reply, list):  # else it answers a PING while no channel is subscribed
+            elif isinstance(reply, list):  # otherwise it answers a PING while no channel is subscribed
                 self._take(*reply)
 
     def _take(self, kind: bytes, channel: bytes, content: Any = None) -> None:

@@ -1,10 +1,10 @@
 """Reading a run's events, live and replayed, and waiting for its end.
 
-A reader goes through the log first and then follows the live channel. Numbers are what keeps it honest: the channel
-carries everything that gets a number, so a number that was skipped is a message that was lost, and the log is read
-again from there. The same happens after every (re)subscription, when a buffer ran over, and when a look at the run
-every few seconds shows that it is further than what was heard. So each event within the log's bound is seen once, in
-order, whatever happens to connections.
+A reader reads the log first and then follows the live channel. It detects gaps by the events' numbers: the channel
+carries everything that gets a number, so a skipped number is a lost message, and the log is read again from there. The
+same happens after every (re)subscription, when a buffer overflows, and when the check every few seconds shows that the
+run is further than the messages received. So each event that the log still holds is seen once, in order, whatever
+happens to connections.
 
 Not here: what the log holds (`log.py`), the one connection all readers share (`pubsub.py`), the way from there to the
 event loops of readers (`relay.py`), and how they wait (`follower.py`).
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("umbel.streams")
 
-#: Bytes of live events that wait for one slow reader; beyond this it goes back to the log.
+#: Bytes of live events that are buffered for one slow reader; beyond this it goes back to the log.
 BUFFER_BYTES = 8 << 20
 #: Events, and bytes of them, that are decoded ahead for a reader, so that a blocking one is woken for many at once.
 AHEAD_EVENTS, AHEAD_BYTES = 64, 1 << 18
@@ -45,8 +45,8 @@ AHEAD_EVENTS, AHEAD_BYTES = 64, 1 << 18
 class StreamHub:
     """All reading of events in one process: one live connection, however many runs, readers and event loops.
 
-    Nothing is connected before the first reader. A forked child does not use what its parent has connected: the hub
-    begins anew there.
+    Nothing is connected before the first reader. A forked child does not use its parent's connection: the hub makes its
+    own there.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class StreamHub:
         page_events: int = PAGE,
     ) -> None:
         """Args:
-        store: The runs; the live connection lives on the loop of its portal.
-        poll_seconds: How often the runs that are followed are looked at, in case messages were lost.
+        store: The runs; the live connection runs on the loop of its portal.
+        poll_seconds: How often the followed runs are checked, in case messages were lost.
         buffer_events: Live events kept for a reader that is slower than its run, before it goes back to the log.
         buffer_bytes: The same in bytes; one event is kept whatever its size.
         page_events: How many entries of the log a reader holds at once.
@@ -76,20 +76,20 @@ class StreamHub:
     def reader(
         self, run_id: str, after: int = -1, internal: bool = False, types: Collection[str] | None = None
     ) -> StreamReader:
-        """A reader of one run. Asks Redis nothing yet, so it may be made on an event loop.
+        """A reader of one run. Sends no request to Redis yet, so it may be made on an event loop.
 
         Args:
-            run_id: The run; whether it exists shows when reading begins.
-            after: Begin behind this number; -1 is the beginning.
+            run_id: The run; whether it exists is checked when reading begins.
+            after: Begin after this number; -1 is the beginning.
             internal: Also step state changes, idleness and unhandled events.
-            types: Only events of exactly these wire names. The end is noticed all the same.
+            types: Only events of exactly these wire names. The end of the run is noticed all the same.
         """
         return StreamReader(self, run_id, after, internal, types)
 
     def expect(self, run_id: str) -> StartedRun | None:
-        """To be called before a run is started here: with what this returns, waiting for its end costs little.
+        """Call this before a run is started here: with the returned value, waiting for its end costs little.
 
-        None while no ends are heard in this process, as long as nobody waits for any.
+        None while this process does not receive ends, because no caller has waited for one yet or recently.
         """
         if self._is_closed or not self.store.settings.expected_ends:
             return None
@@ -98,17 +98,18 @@ class StreamHub:
     def wait_ended(self, run_id: str, timeout: float | None = None, started: StartedRun | None = None) -> RunEnd:
         """Block until the run is no longer running.
 
-        Woken by Redis; a look every few seconds makes up for a message that was lost. An outage is waited out.
+        A message from Redis ends the wait; a check every few seconds compensates for a lost message. The wait continues
+        through an outage.
 
         Args:
             run_id: The run.
             timeout: Seconds to wait; None waits as long as it takes.
-            started: What `expect` gave, if the run was started here.
+            started: What `expect` returned, if the run was started here.
 
         Raises:
             TimeoutError: It is still running.
             RunNotFound: No such run, or its retention is over.
-            StoreUnavailable: Redis did not answer to begin with.
+            StoreUnavailable: Redis did not answer from the beginning on.
         """
         if started is not None:
             begun = time.monotonic()
@@ -131,18 +132,18 @@ class StreamHub:
             end = await follower.next()
         finally:
             follower.leave()
-        assert end is not None  # there is no end without it
+        assert end is not None  # None only if the follower is over, which this one never is
         return end
 
     def close(self) -> None:
-        """End the connection. Readers and waiters still at work get a `WorkflowRuntimeError`."""
+        """End the connection. Readers and waiters in progress get a `WorkflowRuntimeError`."""
         self._is_closed = True
         here = self._live.pop(os.getpid(), None)
         if here is not None:
             here[0].close()
 
     def live(self) -> LiveChannels:
-        """What all readers of this process share.
+        """The live connection that all readers of this process share.
 
         Raises:
             WorkflowRuntimeError: The hub is closed.
@@ -161,7 +162,7 @@ class StreamHub:
         return known
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Block until a coroutine of a reader has ended, on the portal's loop.
+        """Run a reader's coroutine on the portal's loop and block until it has ended.
 
         Raises:
             WorkflowRuntimeError: The portal was closed meanwhile.
@@ -173,14 +174,14 @@ class StreamHub:
 
 
 class StreamReader:
-    """One reader of one run. Iterating again after breaking off goes on where it stopped; one iteration at a time.
+    """One reader of one run. Iterating again after a break resumes where it stopped; one iteration at a time.
 
     Attributes:
         run_id: The run.
-        position: Everything up to this number was handed out, or was not asked for.
+        position: Everything up to this number was returned, or was not asked for.
         internal: Whether internal events are read.
         types: The wire names that are read; None reads all.
-        first_missing: The first number that was asked for but had left the log already, if any.
+        first_missing: The first number that was asked for but had already left the log, if any.
     """
 
     def __init__(self, hub: StreamHub, run_id: str, after: int, internal: bool, types: Collection[str] | None) -> None:
@@ -194,23 +195,24 @@ class StreamReader:
 
     @property
     def fell_behind(self) -> bool:
-        """Events are missing here because the log no longer had them when they were asked for."""
+        """Whether events are missing because the log no longer had them when they were asked for."""
         return self.first_missing is not None
 
     def events(self, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
         """The events in order, each once, blocking for the next; ends when the run has ended.
 
-        *Promise:* nothing that the log still holds is left out, also over lost connections and a restarted Redis,
-        which are waited out. Redis set back to an earlier state (`appendfsync everysec`) is followed from there, and
-        logged. A `StopEvent` that a step wrote to the stream is an event like any other.
+        *Promise:* nothing that the log still holds is left out, even across lost connections and a restart of Redis,
+        during which the reader waits. If Redis is set back to an earlier state (`appendfsync everysec`), that is
+        logged, and reading continues from there. A `StopEvent` that a step wrote to the stream is an event like any
+        other.
 
         Args:
             timeout: Longest wait for an event in seconds; None waits as long as the run lives.
 
         Raises:
-            TimeoutError: No event in time; a further call goes on from here.
+            TimeoutError: No event in time; a further call continues from here.
             RunNotFound: No such run, or its retention is over.
-            StoreUnavailable: Redis did not answer to begin with.
+            StoreUnavailable: Redis did not answer from the beginning on.
         """
         return self._blocking(self._following(timeout))
 
@@ -243,9 +245,9 @@ class StreamReader:
 
 
 class _Following(Follower[list[tuple[int, StreamEvent]]]):
-    """One iteration of a `StreamReader`: a page of the log that is handed out, and live entries behind it.
+    """One iteration of a `StreamReader`: a page of the log that is being returned, and live entries after it.
 
-    What it finds are events, each with the reader's position once it is handed out. Its own place may be ahead of that.
+    It finds events, each with the reader's position once that event is returned. Its own place may be ahead of that.
     """
 
     def __init__(self, hub: StreamHub, reader: StreamReader, timeout: float | None) -> None:
@@ -272,7 +274,7 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
         for entry in Entry.all_of(message):
             self._received = entry.seq
             is_shown = self._reader.internal or entry.kind != TRACE
-            if not self.is_stale:  # else the log is read soon, and this entry is in it
+            if not self.is_stale:  # otherwise the log is read soon, and this entry is in it
                 self._keep(entry if is_shown else Entry(entry.seq, TRACE, b""))
             shows = shows or is_shown
         if shows:
@@ -366,7 +368,7 @@ class _Following(Follower[list[tuple[int, StreamEvent]]]):
             return None
         event = entry.decoded()
         if event.envelope.is_a(STOP) and not self.is_over:
-            self.is_stale = True  # the run's end? The log knows
+            self.is_stale = True  # perhaps the run's end: the log shows that
         if event.envelope.is_a(INTERNAL) and not self._reader.internal:
             return None
         types = self._reader.types

@@ -1,6 +1,6 @@
 """From the one live connection to the readers on one event loop, which may be any loop.
 
-What a reader knows is only touched on its own loop: a relay passes on what was heard, once for all readers there.
+A reader's state is only accessed on its own loop: a relay passes each message on once, for all readers there.
 Not here: what readers do with it (`follower.py`).
 """
 
@@ -17,30 +17,30 @@ T = TypeVar("T")
 
 logger = logging.getLogger("umbel.streams")
 
-#: Bytes of messages on the way to a loop that is busy or has stopped. Beyond it, its readers go back to the log.
+#: Bytes of messages in transit to a loop that is busy or has stopped. Beyond this, its readers go back to the log.
 INBOX_BYTES = 8 << 20
-#: Reads of the log that one loop's readers have under way at the same time. Equal ones that wait are done once.
+#: Concurrent reads of the log by one loop's readers. Equal ones that wait are done once.
 LOOKS = 16
 
 
 class Listener:
-    """Hears channels. All methods but `followed` are called on its relay's loop: they are quick and never block."""
+    """Receives messages of channels. All methods but `followed` are called on its relay's loop: they must not block."""
 
     def joined(self) -> None:
-        """From now on messages are heard; what was published before may have been missed."""
+        """From now on messages are received; earlier ones may have been missed."""
 
     def heard(self, message: bytes) -> None:
         """A message was published."""
 
     def followed(self) -> Iterable[str]:
-        """The runs to be looked at every now and then for the listener. Called on the loop of the live connection."""
+        """The runs to check periodically for the listener. Called on the loop of the live connection."""
         return ()
 
     def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
-        """How runs stood a moment ago, among them those that are followed; see `read_heads`."""
+        """The state of runs a moment ago, among them those that are followed; see `read_heads`."""
 
     def closed(self) -> None:
-        """Nothing will be heard any more."""
+        """No more messages will be received."""
 
 
 class Relay:
@@ -55,7 +55,7 @@ class Relay:
         self._all: set[Listener] = set()
         self._heard: set[bytes] = set()
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...], int]] = deque()
-        # Two counters with one writer each, the loop of the live connection and this one: they share no lock.
+        # Two counters with one writer each, the loop of the live connection and this one, so they need no lock.
         self._bytes_in = self._bytes_out = 0
         self._is_called = self._has_dropped = False
         self._turns = asyncio.Semaphore(LOOKS)
@@ -64,7 +64,7 @@ class Relay:
     # -- on this loop ----------------------------------------------------------------------------------------------
 
     def add(self, channel: bytes, listener: Listener) -> bool:
-        """Pass on a channel to a listener; whether it is the first one for the channel."""
+        """Pass on a channel to a listener; returns whether it is the first one for the channel."""
         is_first = channel not in self._listeners
         if channel in self._heard:
             listener.joined()
@@ -73,7 +73,7 @@ class Relay:
         return is_first
 
     def remove(self, channel: bytes, listener: Listener) -> None:
-        """The contrary. The live connection notices when it looks around that nobody hears a channel any more."""
+        """The inverse of `add`. The live connection drops a channel without listeners with its next poll."""
         self._all.discard(listener)
         listeners = self._listeners.get(channel, set())
         listeners.discard(listener)
@@ -82,20 +82,20 @@ class Relay:
             self._heard.discard(channel)
 
     async def look(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """Read something from Redis, together with all who ask for the same before the reading begins.
+        """Read something from Redis, shared with all callers that ask for the same before the read begins.
 
-        A thousand readers that go back to the log at one place thus cost one read. A later caller gets a read of its
-        own: one that is under way may miss what was published since.
+        A thousand readers that go back to the log at one place thus cost one read. A later caller gets a new read: one
+        in progress may miss what was published since.
 
         Args:
-            key: Reads of equal keys give equal answers.
-            read: Does it.
+            key: Reads with equal keys return equal answers.
+            read: Performs the read.
 
         Raises:
             Exception: What `read` raised.
         """
         task = self._looks.get(key)
-        if task is None or task.done():  # done: cancelled before it began, with everything on this loop
+        if task is None or task.done():  # done: cancelled before it began, with all tasks of this loop
             task = self._looks[key] = self.loop.create_task(self._begin(key, read))
             task.add_done_callback(_retrieve)
         answer: T = await asyncio.shield(task)
@@ -112,7 +112,7 @@ class Relay:
             self._turns.release()
 
     def joined(self, channel: bytes) -> None:
-        """From now on messages of the channel are heard."""
+        """From now on messages of the channel are received."""
         if channel in self._listeners:
             self._heard.add(channel)
             for listener in self._listeners[channel]:
@@ -124,18 +124,18 @@ class Relay:
             _tell(listener.heard, message)
 
     def checked(self, heads: Mapping[str, tuple[int, bool]]) -> None:
-        """How runs stood a moment ago; see `read_heads`."""
+        """The state of runs a moment ago; see `read_heads`."""
         for listener in self._all:
             _tell(listener.checked, heads)
 
     def closed(self) -> None:
-        """Nothing will be heard any more."""
+        """No more messages will be received."""
         self.is_closed = True
         for listener in self._all:
             _tell(listener.closed)
 
     def _empty(self) -> None:
-        self._is_called = False  # first: what comes from now on calls again
+        self._is_called = False  # first: a message from now on schedules another call
         while self._inbox:
             act, args, size = self._inbox.popleft()
             self._bytes_out += size
@@ -148,12 +148,12 @@ class Relay:
     # -- on the loop of the live connection ------------------------------------------------------------------------
 
     def tell(self, act: Callable[..., None], *args: Any, size: int = 0) -> None:
-        """Have one of this relay's methods called on its loop.
+        """Call one of this relay's methods on its loop.
 
         Args:
-            act: `joined`, `heard`, `checked` or `closed`, or one of a listener's that has them called.
+            act: `joined`, `heard`, `checked` or `closed`, or a method of a listener that uses this relay.
             args: Its arguments.
-            size: Bytes of a message, which is dropped if there are too many; the readers go back to the log then.
+            size: Bytes of a message. If too many are in transit, it is dropped, and the readers go back to the log.
         """
         if self._is_home:
             act(*args)
@@ -168,14 +168,14 @@ class Relay:
             with contextlib.suppress(RuntimeError):  # the loop was closed: the relay is dropped soon
                 self.loop.call_soon_threadsafe(self._empty)
 
-    # Looking something up and copying are one step, whatever the relay's loop does meanwhile.
+    # The lookup and the copies below are atomic, whatever the relay's loop does meanwhile.
 
     def hears(self, channel: bytes) -> bool:
-        """Whether somebody hears the channel."""
+        """Whether the channel has a listener."""
         return channel in self._listeners
 
     def channels(self) -> set[bytes]:
-        """The channels that somebody hears."""
+        """The channels that have a listener."""
         return set(self._listeners.copy())
 
     def run_ids(self) -> set[str]:
@@ -184,7 +184,7 @@ class Relay:
 
 
 def _tell(method: Callable[..., None], *args: Any) -> None:
-    """One listener's fault must not silence the others."""
+    """Call a listener's method and log its exception, which must not affect other listeners."""
     try:
         method(*args)
     except Exception:
@@ -192,6 +192,6 @@ def _tell(method: Callable[..., None], *args: Any) -> None:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """All who asked may have been cancelled meanwhile; that is no reason for a warning about the outcome."""
+    """Retrieve a task's exception: if all its callers were cancelled, asyncio would warn that it never was."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Hearing of every run that ends, and of every running step that is cancelled, in any process."""
+"""Watching for runs that end and running steps that are cancelled, in any process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .relay import Listener
 class EndedWatch(Listener):
     """Calls back for every run of the deployment that ends, or for every running step that is cancelled.
 
-    *Promise:* none but promptness. What happens while the connection is interrupted is not reported: this may only
-    hasten what comes to light anyway.
+    *Promise:* prompt calls, but not complete ones. Nothing is reported while the connection is interrupted, so use this
+    only to speed up what is noticed anyway.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class EndedWatch(Listener):
             hub: The process's hub.
             callback: Gets the run id, or the cancelled claim, on the portal's loop; it must be quick and must not
                 block.
-            channel: What to hear of.
+            channel: What to watch for.
         """
         self._callback = callback
         self._live = hub.live()

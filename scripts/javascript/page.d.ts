@@ -1,4 +1,4 @@
-// What the server's console routes answer (server/console/shapes.py and graph.py), for the type check of the page.
+// Response types of the console routes of the server (server/console/shapes.py and graph.py), to type-check the page.
 
 /** An event as the stream carries it. */
 interface Envelope {

@@ -1,5 +1,5 @@
-// Search on pages that are opened from a folder. Browsers refuse to start workers there, so a hidden frame does the
-// work of one. Material for MkDocs looks for this class by the name `IFrameWorker`, and by default loads one from a CDN.
+// Search on pages that are opened from a folder. Browsers refuse to start workers there, so a hidden frame replaces the
+// worker. Material for MkDocs looks for a class named `IFrameWorker`, and by default loads one from a CDN.
 "use strict";
 
 class IFrameWorker extends EventTarget {

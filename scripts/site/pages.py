@@ -1,7 +1,7 @@
 """What the site adds to the pages of `docs/`: the README as its first page, the reference, the navigation.
 
-The pages are written for readers of the repository, so links that leave `docs/` are changed here: those to pages at the
-root lead to their copies, those to source code become the path of the file.
+The pages are written for readers of the repository, so links that leave `docs/` are rewritten here: links to pages at
+the root lead to their copies, links to source code become the path of the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Pages at the root of the repository -> their place on the site.
+#: Pages at the root of the repository -> their path on the site.
 AT_ROOT = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
@@ -25,9 +25,9 @@ AT_ROOT = {
     "CODE_OF_CONDUCT.md": "code-of-conduct.md",
     "SECURITY.md": "reporting.md",
 }
-#: `docs/README.md`, the list of all pages; on the site `README.md` would take the place of the first page.
+#: `docs/README.md`, the list of all pages; under its own name it would replace the first page of the site.
 CONTENTS = "contents.md"
-#: Modules of the reference, with what a reader looks for there.
+#: Modules of the reference, with the titles of their pages.
 REFERENCE = {
     "umbel": "Workflows, steps, events, handlers",
     "umbel.errors": "Errors",
@@ -35,7 +35,7 @@ REFERENCE = {
     "umbel.testing": "Testing",
     "umbel.server": "HTTP server",
 }
-#: Script for the search of pages that are opened from a folder; the offline plugin would load one from elsewhere.
+#: Script for searching on pages opened from a folder; the offline plugin would load one from another site.
 SHIM = "assets/file_worker.js"
 _FOREIGN_SHIM = re.compile(r"https://unpkg\.com/iframe-worker/[^\s\"]*")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
@@ -43,7 +43,7 @@ _FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def on_startup(command: str, dirty: bool) -> None:
-    """Put the package in a folder of its own name, for the reference: in the repository its root is the package."""
+    """Put the package into a folder named after it, for the reference: in the repository the root is the package."""
     folder = ROOT / "build" / "package" / "umbel"
     folder.mkdir(parents=True, exist_ok=True)
     inside = [ROOT / name for name in ("__init__.py", "public_names.py", "orchestration", "tasks", "server", "workers")]
@@ -53,7 +53,7 @@ def on_startup(command: str, dirty: bool) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that do not lie in `docs/`."""
+    """Add the pages that are outside `docs/`."""
     listed = files.get_file_from_path("README.md")
     assert listed is not None
     files.remove(listed)
@@ -67,7 +67,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The navigation is the list of all pages, by its headings."""
+    """Build the navigation from the list of all pages and its headings."""
     sections: list[Any] = [{"umbel": "index.md"}]
     for heading, lines in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", _contents(), re.MULTILINE | re.DOTALL):
         pages = [
@@ -85,7 +85,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Change the links that leave `docs/`."""
+    """Rewrite the links that leave `docs/`."""
     source = page.file.src_uri
     written = next((name for name, place in AT_ROOT.items() if place == source), None)
     origin = f"../{written}" if written else "README.md" if source == CONTENTS else source
@@ -108,7 +108,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Load the search's script from the site itself; the offline plugin has put the other into finished pages."""
+    """Load the search script from the site itself: the offline plugin has put the external one into finished pages."""
     site = Path(config.site_dir)
     for page in site.rglob("*.html"):
         here = posixpath.relpath(SHIM, page.parent.relative_to(site).as_posix())
@@ -120,7 +120,7 @@ def _contents() -> str:
 
 
 def _place(target: str, origin: str) -> str | None:
-    """Where the target of a link is on the site; `origin` is relative to `docs/`. None: it is not on the site."""
+    """The path of a link's target on the site, or None if it is not on the site; `origin` is relative to `docs/`."""
     path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(origin), target))
     if path in AT_ROOT:
         return AT_ROOT[path]
@@ -130,7 +130,7 @@ def _place(target: str, origin: str) -> str | None:
 
 
 def _reference(module: str, title: str) -> str:
-    """A page with the public names of a module, each described where it is defined, and only on one page."""
+    """A page with the public names of a module; each name is on one page only."""
     others = [
         name for page in REFERENCE if page.startswith(f"{module}.") for name in importlib.import_module(page).__all__
     ]

@@ -11,12 +11,12 @@ from ..http.access import Access
 from ..http.deployment import ServedDeployment
 from .shapes import page_of_runs
 
-#: Child runs of one run that are shown, with those below them.
+#: Maximum rows: the child runs of a run, with their own child runs.
 CHILDREN = 200
 
 
 async def child_rows(deployment: ServedDeployment, run_id: str, access: Access) -> tuple[list[dict[str, Any]], bool]:
-    """The child runs that the caller may see, each above its own, with its generation: 1 for the run's own.
+    """The child runs that the caller may see, each followed by its own, with its generation: 1 for the run's own.
 
     Returns:
         The first `CHILDREN` rows, and whether there are more.
@@ -34,7 +34,7 @@ async def child_rows(deployment: ServedDeployment, run_id: str, access: Access) 
 
 
 async def _begun_by(deployment: ServedDeployment, run_id: str, access: Access) -> list[tuple[ListedRun, bool]]:
-    """The child runs of one run, the one started first at the top, and whether each has its own."""
+    """The child runs of one run, in the order of their starts, and whether each has child runs of its own."""
     store = deployment.store
     found: list[str] = []
     async for child in child_runs(store, run_id):

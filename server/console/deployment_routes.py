@@ -1,4 +1,4 @@
-"""What the console shows of a whole deployment: `/console/overview`, `/console/failures`, `/console/workers`."""
+"""Console data about a whole deployment: `/console/overview`, `/console/failures`, `/console/workers`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from .deployment_shapes import (
 )
 from .shapes import ConsoleJSON, page_of_runs
 
-#: Failed runs that are looked at, and running ones shown in the overview.
+#: Maximum failed runs that are read, and running ones that the overview shows.
 FAILED, OLDEST = 500, 6
 
 Found = TypeVar("Found", DeadRun, ParkedWork)
 
 
 def deployment_routes(deployment: ServedDeployment) -> list[Route]:
-    """The routes that concern no single run."""
+    """The routes that do not concern a single run."""
     data = _DeploymentData(deployment)
     return [
         Route("/console/overview", data.overview, methods=["GET"], include_in_schema=False),
@@ -59,7 +59,7 @@ class _DeploymentData:
 
     @acts("overview")
     async def overview(self, request: Request) -> Response:
-        """`GET /console/overview`: figures of the deployment, what is wrong, what has been running longest."""
+        """`GET /console/overview`: figures of the deployment, current problems, the longest-running runs."""
         deployment, store = self._deployment, self._deployment.store
         metrics, workers, memory = await read_metrics(store), await seen_workers(store), await memory_of(store)
         served = {each.workflow.workflow_name: each.name for each in deployment.workflows.values()}
@@ -94,7 +94,7 @@ class _DeploymentData:
 
     @acts("overview")
     async def workers(self, _: Request) -> Response:
-        """`GET /console/workers`: the workers with what each does, the queues with what waits in them, the limits."""
+        """`GET /console/workers`: the workers and their load, the queues and what waits in them, the limits."""
         store = self._deployment.store
         workers, paused = await seen_workers(store), await pauses(store)
         names = dict.fromkeys(queue for each in workers for queue in (*each.queues, *each.paused))

@@ -1,4 +1,4 @@
-"""A deployment as JSON for the console page: is it healthy, what is stuck, what is slow. Only shapes."""
+"""A deployment as JSON for the console page: whether it is healthy, what is stuck, what is slow. Only shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...orchestration.engine.worker_directory import SeenWorker
 from ...orchestration.inspection.dead_letters import DeadRun, ParkedWork
 from ...orchestration.inspection.metrics import PART_SECONDS, Ended, Memory, Metrics, quantile
 
-#: Figures beyond which something is wrong.
+#: Thresholds beyond which a figure is reported as a problem.
 LAG_SECONDS, UNCLAIMED_SECONDS, MEMORY_SHARE = 15.0, 60.0, 0.85
 #: Steps that the overview lists, the slowest first.
 STEPS = 200
@@ -22,13 +22,13 @@ _ERROR_CHARACTERS = 300
 def problems_of(
     metrics: Metrics, workers: Iterable[SeenWorker], unserved: Sequence[str], memory: Memory
 ) -> list[dict[str, str]]:
-    """What somebody has to look at, worst first: a text, and the place on the page that shows more.
+    """Problems that need attention, worst first: a text, and the place on the page that shows more.
 
     Args:
-        metrics: Of the deployment.
+        metrics: Metrics of the deployment.
         workers: The registered workers.
-        unserved: Workflows that no live worker has the code of.
-        memory: Of Redis.
+        unserved: Workflows whose code no live worker has.
+        memory: Memory of Redis.
     """
     found: list[tuple[str, str]] = []
     if not any(worker.is_live for worker in workers):
@@ -59,10 +59,10 @@ def overview_shape(
     """Figures of the overview.
 
     Args:
-        metrics: Of the deployment.
+        metrics: Metrics of the deployment.
         workers: The registered workers.
-        ended: Runs that ended lately.
-        memory: Of Redis.
+        ended: Runs that ended recently.
+        memory: Memory of Redis.
         waiting: Running runs that wait for an event; None if there are too many to count.
     """
     slowest = sorted(metrics.steps.items(), key=lambda each: -quantile(each[1], 0.95))
@@ -90,8 +90,8 @@ def queues_shape(metrics: Metrics, paused: Mapping[str, int | None] | None = Non
     """Each queue: how long its steps waited, and what waits now.
 
     Args:
-        metrics: Of the deployment.
-        paused: Further queues, and since when they are paused, if they are.
+        metrics: Metrics of the deployment.
+        paused: Further queues -> since when they are paused, None if they are not.
     """
     since = paused or {}
     names = dict.fromkeys([*metrics.waits, *metrics.unclaimed, *since])

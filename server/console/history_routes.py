@@ -1,4 +1,4 @@
-"""The past of a run: `/console/runs/{run_id}/history`, what it was like at a point, and going on from there."""
+"""The past of a run: `/console/runs/{run_id}/history`, the run at a point, and continuing from there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..http.deployment import ServedDeployment
 from ..past.requests import read_edits, refusals
 from .shapes import ConsoleJSON, event_fields, page_of_runs, stored_values
 
-#: Points and work items in one answer, at most: the last points, the first items.
+#: Maximum points and work items in one response: the last points, the first items.
 POINTS, ITEMS = 2_000, 200
 
 
@@ -57,7 +57,7 @@ class _HistoryData:
 
     @acts("read")
     async def point(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/history/{seq}`: state and live work then.
+        """`GET /console/runs/{run_id}/history/{seq}`: state and live work at that point.
 
         `difference`: with `against`, what changed in the state from the earlier to the later of the two points.
         """
@@ -71,7 +71,7 @@ class _HistoryData:
 
     @acts("read")
     async def family(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/family`: what it was forked from, and the forks of those: origins first."""
+        """`GET /console/runs/{run_id}/family`: the run, its origins and all their forks, origins first."""
         deployment, access = self._deployment, request.scope[ACCESS]
         handler = await self._handler(request)
         kin, is_partial = await family(deployment.store, handler.run_id, lambda each: _may_read(access, each))
@@ -85,10 +85,10 @@ class _HistoryData:
 
     @acts("read")
     async def fork(self, request: Request) -> Response:
-        """`POST /console/runs/{run_id}/fork`: another run from the point `seq`, with edits of `state` and `events`.
+        """`POST /console/runs/{run_id}/fork`: starts a run from the point `seq`, with edits of `state` and `events`.
 
-        Instead of `seq`, `before: "failure"`: before the step began that the run failed on; `fields` then replaces
-        fields of its event. `reuse` as in the library.
+        Instead of `seq`, `before: "failure"` selects the point before the step began that the run failed on; `fields`
+        then replaces fields of its event. `reuse` is as in the library.
         """
         await request.scope[ACCESS].check("start", None)
         handler = await self._handler(request)
@@ -116,7 +116,7 @@ class _HistoryData:
 
     @acts("change")
     async def rewind(self, request: Request) -> Response:
-        """`POST /console/runs/{run_id}/rewind`: the run itself continues from `seq`; what is executing is stopped."""
+        """`POST /console/runs/{run_id}/rewind`: the run itself continues from `seq`; running steps are stopped."""
         handler = await self._handler(request)
         body, edits = read_edits(await request.body())
         with refusals(409):
@@ -153,7 +153,7 @@ def _seq(body: Mapping[str, Any]) -> int:
 
 
 def _changes(before: PointInTime, after: PointInTime) -> list[dict[str, Any]]:
-    """The difference of the states, with what each place had before as `was`."""
+    """The changes from one state to the other, each with the previous value as `was`."""
     state = before.state()
     changes = before.diff(after)
     return [each if each["op"] == "add" else each | {"was": value_at(state, each["path"])} for each in changes]

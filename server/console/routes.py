@@ -148,9 +148,9 @@ class _RunData:
         """`GET /console/runs`: a page of runs, newest first.
 
         Query: `status` (as shown: `running`, `waiting`, `queued`, `completed`, …) and `workflow` (the name it is served
-        under, or its full name), both repeatable, `search`, `since_seconds`, `limit`, `cursor`; `content` keeps runs of
-        which an event contains it, and says in `found` which. The numbers of runs are included only if no `authorize`
-        hook limits what a caller may see.
+            under, or its full name), both repeatable, `search`, `since_seconds`, `limit`, `cursor`. `content` selects
+            runs with an event that contains it; `found` has that event. The numbers of runs are included only if no
+            `authorize` hook limits what a caller may see.
         """
         access: Access = request.scope[ACCESS]
         cursors = await self._deployment.cursors()

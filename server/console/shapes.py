@@ -101,7 +101,7 @@ def run_shape(
         found: The run.
         classes: The event classes that may be sent to it, by wire name; empty if its code is not loaded here.
         route: The name its workflow is served under here.
-        trouble: Why it does not continue.
+        trouble: Why it does not continue; None if nothing is wrong.
     """
     record = found.record
     past = executions((entry.at, entry.kind, entry.data) for entry in found.journal)
@@ -288,7 +288,7 @@ def _published(entry: JournalEntry) -> Iterable[Envelope]:
 
 
 def event_fields(event: Envelope | None) -> dict[str, Any] | None:
-    """An event's type and fields, dynamic ones among the declared ones."""
+    """An event's type and fields, with the dynamic fields beside the declared ones."""
     if event is None:
         return None
 

@@ -1,4 +1,4 @@
-"""One work item of a run, and the whole run unrolled: `/console/runs/{run_id}/work/{work_id}` and `…/drawing`."""
+"""One work item of a run, and a drawing of the whole run: `/console/runs/{run_id}/work/{work_id}` and `…/drawing`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ..http.deployment import ServedDeployment
 from .graph import drawn
 from .shapes import ConsoleJSON, event_fields, execution_shape, stored_values
 
-#: Lines of a log that are shown.
+#: Maximum lines of a log that are shown.
 LINES = 5_000
-#: Keys of the state that an execution has read, of which the values are shown.
+#: Maximum keys of the state that an execution has read whose values are shown.
 KEYS = 200
 #: Characters of a label in the unrolled drawing.
 _LABEL = 32
@@ -54,7 +54,7 @@ class _WorkData:
         """`GET /console/runs/{run_id}/work/{work_id}`: its events, attempts, what it read, wrote and led to.
 
         `read`: the keys of `ctx.store` that the last attempt with an outcome has read (None: all), and the number of
-        the last change before it began. It is None itself where the journal does not say.
+            the last change before it began. It is itself None if the journal does not contain them.
         """
         run_id, work_id = request.path_params["run_id"], request.path_params["work_id"]
         try:
@@ -68,9 +68,9 @@ class _WorkData:
 
     @acts("read")
     async def read(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/work/{work_id}/read`: what it read, with the values from before it began.
+        """`GET /console/runs/{run_id}/work/{work_id}/read`: the keys it read, with their values before it began.
 
-        Takes as long as rebuilding that point of the run. 409 where history does not keep the values.
+        This takes as long as rebuilding that point of the run. 409 if the history does not keep the values.
         """
         run_id, work_id = request.path_params["run_id"], request.path_params["work_id"]
         store = self._deployment.store
@@ -105,7 +105,7 @@ class _WorkData:
 
     @acts("read")
     async def drawing(self, request: Request) -> Response:
-        """`GET /console/runs/{run_id}/drawing`: each work item a box, with coordinates."""
+        """`GET /console/runs/{run_id}/drawing`: each work item as a box, with coordinates."""
         try:
             run = await past_run(self._deployment.store, request.path_params["run_id"])
         except (RunNotFound, WorkflowRuntimeError) as error:

@@ -15,7 +15,7 @@ from ...orchestration.sessions.names import session_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Secrets that earlier examples contained, so that everybody knows them.
+#: Secrets from earlier examples, which everybody knows.
 KNOWN_SECRETS = frozenset({"umbel"})
 #: Key in the scope under which the guard stores the principal.
 PRINCIPAL = "umbel.principal"

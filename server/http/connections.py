@@ -1,7 +1,7 @@
-"""What one client may cost before anybody has read its request: the HTTP protocol of `WorkflowServer.serve`.
+"""Limits on what a client costs before its request is read: the HTTP protocol of `WorkflowServer.serve`.
 
-uvicorn's faster protocol bounds neither the size of a request's head nor the time it takes. This one does: a client
-that sends too much, too slowly or nothing at all is cut off, and a server that is full prefers those who send requests.
+uvicorn's faster protocol limits neither the size of a request's head nor the time it takes. This one does: a client
+that sends too much, too slowly or nothing at all is disconnected, and a full server prefers clients that send requests.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from weakref import WeakKeyDictionary
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-#: Bytes and number of header lines of a request, its first line included in the bytes.
+#: Maximum bytes of a request's head, including its first line, and maximum number of its header lines.
 MAX_HEAD_BYTES, MAX_HEADERS = 32 << 10, 200
-#: Seconds from the connection, or from the first byte of a further request, until its head is complete.
+#: Seconds from the connection, or from the first byte of a further request, until its head must be complete.
 HEAD_SECONDS = 10.0
 #: A body may take this long, and a second more for each `BODY_BYTES_PER_SECOND` that have arrived.
 BODY_SECONDS, BODY_BYTES_PER_SECOND = 20.0, 1 << 10
-#: How often the rate of a body is looked at.
+#: How often the rate of a body is checked.
 CHECK_SECONDS = 1.0
-#: Connections of one process at a time; fewer where it may not open so many files.
+#: Maximum connections of one process; fewer if it may not open that many files.
 MAX_CONNECTIONS = 10_000
-#: Connections that asyncio accepts at once, before anything here can refuse one; also what the kernel keeps waiting.
+#: Connections that asyncio accepts at once, before any can be refused here; also the kernel's queue.
 BACKLOG = 64
-#: Files that are left for others than clients, and for those that are being refused: it takes four rounds of the loop.
+#: Files reserved for other uses than clients, and for clients being refused, which takes four rounds of the loop.
 RESERVED_FILES = 64 + 4 * BACKLOG
 
 
@@ -39,7 +39,7 @@ def most_connections() -> int:
 
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 
-#: By server: its connections whose request's head has not arrived yet, oldest first.
+#: By server: its connections that have not sent a complete request head yet, oldest first.
 _waiting: WeakKeyDictionary[ServerState, dict[ConnectionProtocol, None]] = WeakKeyDictionary()
 
 
@@ -60,7 +60,7 @@ class ConnectionProtocol(HttpToolsProtocol):
         return _waiting.setdefault(self.server_state, {})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Make room for it, or refuse it."""
+        """Make room for the connection, or refuse it."""
         super().connection_made(transport)
         if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
             oldest = next(iter(self._heads), None)
@@ -71,12 +71,12 @@ class ConnectionProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Remove the connection."""
         self._stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, within the limits."""
+        """Process data, within the limits."""
         before = self._in_head
         super().data_received(data)
         if self.transport.is_closing():
@@ -86,24 +86,24 @@ class ConnectionProtocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(_TOO_LARGE)
         elif self._timer is None and not self._in_body and (self.cycle is None or self.cycle.response_complete):
-            self._expect_head()  # bytes that begin no request keep no connection open
+            self._expect_head()  # bytes that do not begin a request must not keep a connection open
 
     # -- callbacks of the parser -----------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """The first byte of a request has arrived."""
         super().on_message_begin()
         self._in_head, self._head_bytes, self._header_bytes = True, 0, 0
         if self._timer is None:
             self._expect_head()
 
     def on_url(self, url: bytes) -> None:
-        """A part of its first line."""
+        """A part of the request's first line has arrived."""
         self._header_bytes += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header. What is too much is not kept."""
+        """A header has arrived. Headers beyond the limits are not stored."""
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEAD_BYTES or len(self.headers) >= MAX_HEADERS:
             self._is_too_large = True
@@ -111,7 +111,7 @@ class ConnectionProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Its head is there: the request is served, and its body has to come."""
+        """The head is complete: the request is served, and its body must arrive."""
         self._in_head = False
         self._stop()
         self._in_body, self._body_bytes, self._body_since = True, 0, self.loop.time()
@@ -119,23 +119,23 @@ class ConnectionProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check_body)
 
     def on_body(self, body: bytes) -> None:
-        """A part of its body."""
+        """A part of the body has arrived."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """All of it is there."""
+        """The request is complete."""
         self._in_body = False
         self._stop()
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """From now on another protocol has the connection."""
+        """Another protocol takes over the connection."""
         self._stop()
         super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
-        """The parser has stopped."""
+        """The parser has stopped with an error."""
         if self._is_too_large:
             self._refuse(_TOO_LARGE)
         else:
@@ -149,11 +149,11 @@ class ConnectionProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(HEAD_SECONDS, self._cut)
 
     def _check_body(self) -> None:
-        if self.flow.read_paused:  # we are the ones who do not read
+        if self.flow.read_paused:  # this server is not reading
             self._body_since += CHECK_SECONDS
         late = self.loop.time() - self._body_since - BODY_SECONDS
         if late > self._body_bytes / BODY_BYTES_PER_SECOND or self.cycle.response_complete:
-            self._cut()  # too slow, or refused already
+            self._cut()  # too slow, or already refused
         else:
             self._timer = self.loop.call_later(CHECK_SECONDS, self._check_body)
 
@@ -164,7 +164,7 @@ class ConnectionProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _cut(self) -> None:
-        """End the connection at once, whatever is still to be sent."""
+        """End the connection immediately, even if data is still to be sent."""
         self._stop()
         self.transport.abort()
 

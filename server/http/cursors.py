@@ -1,7 +1,7 @@
-"""Cursors of lists as clients see them: sealed, since a page may end at a run that its reader may not see. And ids of
-runs that follow from what a client calls its request.
+"""Cursors of lists in the form that clients see: sealed, since a page may end at a run that its reader may not see.
+Also ids of runs, derived from a client's idempotency key.
 
-The key is made once per deployment and kept in Redis, so that every server opens the cursors of every other.
+The key is made once per deployment and stored in Redis, so that every server can open the cursors of all others.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from ...orchestration.store.verbs import Store
 
 _KEY_BYTES = 32
 _MAC_BYTES = 16
-#: What is sealed is filled up to a multiple of this, so that the length of a cursor does not show that of a run's id.
+#: Text is padded to a multiple of this before it is sealed, so that a cursor's length does not reveal a run id's
+#: length.
 _BLOCK = 64
 _MOST_CHARACTERS = 1_000
 
 
 class Cursors:
-    """Seals the cursors of one deployment, and opens them again. Equal positions have equal cursors."""
+    """Seals and opens the cursors of one deployment. Equal positions have equal cursors."""
 
     def __init__(self, key: bytes) -> None:
         keys = (hmac.digest(key, what, "sha256") for what in (b"seal", b"stream", b"start"))
@@ -31,7 +32,7 @@ class Cursors:
 
     @classmethod
     async def of(cls, store: Store) -> Cursors:
-        """Those of this deployment. *Promise:* the same key for all processes, also for those that start together.
+        """The cursors of a deployment. *Promise:* all processes use the same key, even if they start at the same time.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -43,7 +44,7 @@ class Cursors:
         return cls(key)
 
     def sealed(self, cursor: str | None) -> str | None:
-        """What a client gets of a cursor."""
+        """The sealed form of a cursor, for a client."""
         if cursor is None:
             return None
         text = cursor.encode()
@@ -52,10 +53,10 @@ class Cursors:
         return base64.urlsafe_b64encode(seal + self._mixed(seal, text)).decode()
 
     def opened(self, given: str | None) -> str | None:
-        """The cursor of which a client got this.
+        """The cursor in a sealed form.
 
         Raises:
-            WorkflowRuntimeError: No server of this deployment has given it.
+            WorkflowRuntimeError: No server of this deployment has sealed it.
         """
         if given is None:
             return None
@@ -71,7 +72,7 @@ class Cursors:
         return text.rstrip(b"\0").decode()
 
     def start_id(self, *parts: str) -> str:
-        """An id that follows from these texts, for those alone who have the key."""
+        """An id derived from these texts. Only owners of the key can derive it."""
         text = "".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass")
         return hmac.digest(self._start_key, text, "sha256")[:_MAC_BYTES].hex()
 
@@ -79,6 +80,6 @@ class Cursors:
         return hmac.digest(self._seal_key, text, "sha256")[:_MAC_BYTES]
 
     def _mixed(self, seal: bytes, text: bytes) -> bytes:
-        """The text in another form, and back: combined with a stream of bytes that only the key's owners can make."""
+        """Encrypt or decrypt the text: XOR with a stream of bytes that only owners of the key can make."""
         stream = hashlib.shake_256(self._stream_key + seal).digest(len(text))
         return bytes(a ^ b for a, b in zip(text, stream, strict=True))

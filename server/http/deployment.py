@@ -41,11 +41,11 @@ logger = logging.getLogger("umbel.server")
 
 #: Live events, and their bytes, that are buffered for one slow reader; beyond that it reads from the log.
 READER_EVENTS, READER_BYTES = 25, 1 << 17
-#: How long the list of workers is cached, if it has a worker for the workflow and if it has none.
+#: How long the list of workers is cached: if it has a worker for the workflow, and if it has none.
 WORKERS_CACHE_SECONDS, NO_WORKERS_CACHE_SECONDS = 1.0, 0.2
-#: Option of a run with the name it is served under: one workflow may be served under several names.
+#: Option of a run: the name its workflow was served under. One workflow may be served under several names.
 ROUTE = "served_as"
-#: Option of a run that was started with a key of the client's: which of the requests with this key has started it.
+#: Option of a run that was started with an idempotency key: which of the requests with this key started it.
 REQUEST = "request"
 
 
@@ -122,7 +122,7 @@ class ServedDeployment:
         return self.runtime.store
 
     async def cursors(self) -> Cursors:
-        """Seals the cursors of lists.
+        """What seals the cursors of lists.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -203,7 +203,7 @@ class ServedDeployment:
         return {each.workflow.workflow_name: each.name for each in reversed(self.workflows.values())}
 
     def served_of(self, record: RunRecord) -> ServedWorkflow | None:
-        """The served workflow of a run: under the name it was started, else the first one; None if not served here."""
+        """The served workflow of a run: by the name it was started under, else the first; None if not served here."""
         named = self.workflows.get(str(record.options.get(ROUTE, "")))
         if named is not None and named.workflow.workflow_name == record.workflow:
             return named
@@ -225,7 +225,7 @@ class ServedDeployment:
         return record, served
 
     async def any_record(self, handler_id: str) -> RunRecord:
-        """A handler's current run, of whatever workflow.
+        """A handler's current run, of any workflow.
 
         Raises:
             HTTPException: 404, the handler does not exist.
@@ -236,7 +236,7 @@ class ServedDeployment:
             raise HTTPException(404, "Handler not found") from error
 
     async def addressed(self, request: Request) -> tuple[RunRecord, ServedWorkflow]:
-        """The run that a path names: a handler's current run, or one of a session's.
+        """The run that a path names: a handler's current run, or a run of a session.
 
         Raises:
             HTTPException: 404, it does not exist, or its workflow is not served here.
@@ -274,13 +274,13 @@ class ServedDeployment:
             served: The workflow.
             event: The start event; None continues with the work in `context`.
             session: The session, or named handler, whose next run it is.
-            when_busy: What to do while another run of it goes on.
+            when_busy: What to do while another run of the session is running.
             context: A snapshot to start from.
             start_id: See `Runtime.start`.
-            request_id: Kept with a run that this call makes.
+            request_id: Stored with the run if this call creates it.
 
         Raises:
-            SessionBusy, SessionFull, SessionClosed: The session does not take the run.
+            SessionBusy, SessionFull, SessionClosed: The session does not accept the run.
             StoreUnavailable: Redis did not answer.
             UmbelError: The event or the context cannot be stored.
         """
@@ -311,10 +311,10 @@ class ServedDeployment:
         return self.runtime.start(workflow, event, **arguments)
 
     async def purge(self, handler_id: str) -> bool:
-        """Delete a handler whose run has ended: that run, its state, and the run it is named after.
+        """Delete a handler whose run has ended: that run, its state, and the run with the handler's id.
 
         Returns:
-            Whether there is none any more: False where a run that has waited for its turn goes on.
+            Whether nothing is left: False if a run that waited for its turn is now running.
         """
         found = await current_run(self.store, handler_id)
         runs = dict.fromkeys([found, handler_id if is_plain(handler_id) else ""])
@@ -325,7 +325,7 @@ class ServedDeployment:
         self.readers += change
 
     async def data(self, record: RunRecord, served: ServedWorkflow, *, of_session: bool = False) -> HandlerData:
-        """A run as a handler, or of a session; a running one with an error if no live worker can execute it."""
+        """A run as a handler, or of a session; if it is running and no live worker can execute it, with an error."""
         no_worker = await self.no_worker_for(record)
         return handler_data(record, served.name, no_worker=no_worker, of_session=of_session)
 

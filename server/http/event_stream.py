@@ -74,7 +74,7 @@ async def frames(
         reader: Reads the events.
         sse: Server-sent events with ids; else lines of JSON, which have neither ids nor heartbeats.
         with_qualified_name: See `EventEnvelopeWithMetadata`.
-        with_origin: Whether server-sent events have a field `origin` with step, attempt and instant.
+        with_origin: Whether server-sent events have a field `origin` with step, attempt and time.
         event_types: Only events of these classes or their subclasses; short or qualified names. Empty for all.
         heartbeat_seconds: As in `sse_events`.
     """
@@ -133,7 +133,7 @@ def _line(seq: int, envelope: Envelope, with_qualified_name: bool) -> bytes:
 
 
 class EventStreamResponse(Response):
-    """Sends parts as they come, while the client reads them and is allowed to."""
+    """Sends parts as they come, as long as the client reads them and is allowed to."""
 
     def __init__(
         self,
@@ -146,10 +146,10 @@ class EventStreamResponse(Response):
         on_open: Callable[[int], None],
     ) -> None:
         """Args:
-        parts: What is sent.
+        parts: The parts to send.
         media_type: Media type of the response.
-        is_still_allowed: Called repeatedly: whether the client may still read. None if nothing decides it.
-        check_seconds: How often.
+        is_still_allowed: Called repeatedly: whether the client may still read. None for no check.
+        check_seconds: How often it is called.
         slow_seconds: A client that reads nothing for this long is disconnected; it may reconnect.
         on_open: Called with +1 when the stream begins and with -1 when it ends.
         """

@@ -48,8 +48,8 @@ def is_loopback(host: str) -> bool:
 def _is_in_process(name: str, scope: Scope) -> bool:
     """Whether the request comes from a test client, which calls the app in its own process.
 
-    It names the server as it likes (`testserver`, `test`). A request over a socket has the socket's address there, and
-    a page that is to be mistaken for this server has a domain with a dot.
+    A test client chooses the server's name (`testserver`, `test`). A request over a socket has the socket's address
+    there, and a malicious page that poses as this server (DNS rebinding) has a domain with a dot.
     """
     server = scope.get("server") or ("",)
     return "." not in name and name == str(server[0]).lower() != ""
@@ -183,7 +183,7 @@ def _credentials(authorization: str) -> str | None:
 
 
 class _LimitedBody:
-    """Receives a request, and fails when its body becomes too large, whatever size was declared."""
+    """Passes on a request's messages, and fails if its body becomes too large, whatever size was declared."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most, self._seen = receive, most, 0
@@ -209,7 +209,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _is_script(headers: Mapping[str, str]) -> bool:
-    """Whether a page's script sent the request, not a navigation."""
+    """Whether the request was sent by a page's script instead of a navigation."""
     return headers.get("sec-fetch-mode", "navigate") != "navigate"
 
 
@@ -225,7 +225,8 @@ async def _refuse(
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="umbel"'))
         if not is_script:
-            # For a navigation, browsers prompt for it and send it with everything. For a script they would prompt too.
+            # For a navigation, browsers prompt for a password and send it with every request. For a script they would
+            # also prompt.
             headers.append((b"www-authenticate", b'Basic realm="umbel"'))
     await _with_headers(send)({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -21,7 +21,7 @@ from .event_stream import NDJSON, SSE, EventStreamResponse, frames
 from .parsing import EventProblem, beside, parse_event, read_object, read_text, registry_of
 from .protocol import RUN_STATUSES_OF, HandlerData, is_status_completed, plain_result
 
-#: Handlers of one page of the list: the default, and the maximum.
+#: Handlers on one page of the list, by default and at most.
 MAX_LIMIT = 1_000
 
 
@@ -99,7 +99,7 @@ class HandlerEndpoints:
 
     @acts("read")
     async def result(self, request: Request) -> Response:
-        """`GET /results/{id}`, deprecated: the same with the plain result."""
+        """`GET /results/{id}`, deprecated: as `GET /handlers/{id}`, with the plain result."""
         data, plain = await self._look(request)
         return JSONResponse(data.model_dump() | {"result": plain}, _status_code(data))
 
@@ -157,7 +157,7 @@ class HandlerEndpoints:
         return JSONResponse({"status": status})
 
     async def _cancel(self, request: Request, purge: bool) -> str:
-        if purge:  # also of a workflow that is not served any more
+        if purge:  # also for a workflow that is no longer served
             record = await self._deployment.any_record(request.path_params["handler_id"])
         else:
             record, _ = await self._deployment.addressed(request)

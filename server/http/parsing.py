@@ -17,10 +17,10 @@ from .protocol import qualified, short_name
 
 T = TypeVar("T")
 
-#: Keys of all objects in one body, and lists and objects. Making events of them takes some microseconds for each key,
-#: and one or two for each list.
+#: Maximum keys of all objects in one body, and maximum lists and objects. Making events from them takes some
+#: microseconds per key, and one or two per list.
 MAX_KEYS, MAX_CONTAINERS = 200_000, 1_000_000
-#: Bodies of more bytes are read in a thread: they would hold up other requests.
+#: Larger bodies are read in a thread, because they would delay other requests.
 LARGE_BYTES = 1 << 16
 
 #: Keys of an envelope. An object with other keys is the plain form of a start event.
@@ -47,7 +47,7 @@ def read_object(body: bytes, what: str) -> dict[str, Any]:
         raise HTTPException(400, f"{what}: {error}") from None
     if not isinstance(value, dict):
         raise HTTPException(400, f"{what}: expected an object, got {_kind(value)}")
-    # Counting characters is quick, and there are no more keys, lists and objects than that.
+    # Counting characters is fast and gives upper bounds for the numbers of keys, lists and objects.
     keys, containers = body.count(b":"), body.count(b"[") + body.count(b"{")
     if keys > MAX_KEYS or containers > MAX_CONTAINERS:
         _refuse_too_many(value, what)
@@ -79,7 +79,7 @@ def _refuse_too_many(value: Any, what: str) -> None:
 
 
 async def beside(body: bytes, read: Callable[..., T], *args: Any) -> T:
-    """Call what reads this body where it holds up no other request."""
+    """Call `read`; if the body is large, in a thread, so that other requests are not delayed."""
     return await run_in_threadpool(read, *args) if len(body) > LARGE_BYTES else read(*args)
 
 
@@ -155,7 +155,7 @@ def _class_of(data: Mapping[str, Any], registry: Mapping[str, type[Event]]) -> t
     if name := _as_text(data.get("qualified_name")):
         for cls in registry.values():
             known = event_name(cls)
-            # A class of the program itself is `__main__` where the program is the client, too.
+            # If the client is the main program, the classes it defines are in its `__main__`.
             names = (known, qualified(known), _THEIRS + short_name(known), f"__main__.{cls.__qualname__}")
             if name in names and (not name.startswith(_THEIRS) or known.startswith("umbel.")):
                 return cls
@@ -169,7 +169,7 @@ def _class_of(data: Mapping[str, Any], registry: Mapping[str, type[Event]]) -> t
 
 
 def make_event(cls: type[Event], value: Any) -> Event:
-    """An event of this class. Names of classes in its value are data: nothing is made of them.
+    """An event of this class. Class names in its value are treated as data: no objects are made from them.
 
     Raises:
         EventProblem: The fields are invalid.

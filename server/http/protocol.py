@@ -52,7 +52,7 @@ def is_status_completed(status: Status) -> bool:
 
 
 class EventEnvelopeWithMetadata(BaseModel):
-    """An event as clients read it.
+    """An event in the form in which clients read it.
 
     Attributes:
         value: Its fields; dynamic data under `_data`, the result of a StopEvent under `result`.
@@ -76,7 +76,7 @@ class HandlerData(BaseModel):
         run_id: Its current run.
         error: Why it failed; for a running one, that no live worker can execute it. Else None.
         result: The event that completed the run.
-        result_unreadable: Whether that is stored damaged; `result` is None then.
+        result_unreadable: Whether the stored event is damaged; `result` is then None.
         status: running, completed, failed or cancelled; queued is a run of a session that waits for its turn.
         started_at, updated_at, completed_at: ISO 8601 in UTC.
     """
@@ -160,7 +160,7 @@ def qualified(name: str) -> str:
 
 
 def event_json(envelope: Envelope, *, with_qualified_name: bool = True) -> bytes:
-    """An event as one line of JSON, the same bytes as `EventEnvelopeWithMetadata` gives."""
+    """An event as one line of JSON, the same bytes as `EventEnvelopeWithMetadata` produces."""
     about = {
         "qualified_name": qualified(envelope.type) if with_qualified_name else None,
         "type": short_name(envelope.type),
@@ -173,12 +173,12 @@ def event_json(envelope: Envelope, *, with_qualified_name: bool = True) -> bytes
 
 
 def event_data(envelope: Envelope) -> EventEnvelopeWithMetadata:
-    """An event as a value."""
+    """An event as a model."""
     return EventEnvelopeWithMetadata.model_validate_json(event_json(envelope))
 
 
 def _plain_payload(envelope: Envelope) -> bytes:
-    """The payload as `model_dump(mode="json")` gives it: values of classes without their tags."""
+    """The payload as in `model_dump(mode="json")`: values of classes without their tags."""
     if TAG_BYTES not in envelope.payload and EXACT_BYTES not in envelope.payload:
         return envelope.payload
     value = envelope.value()
@@ -204,7 +204,7 @@ def handler_data(
         record: The run.
         workflow_name: The name its workflow is served under.
         no_worker: For a running run: the error text if no live worker can execute it.
-        of_session: The client knows of sessions.
+        of_session: The client uses sessions.
     """
     status = "queued" if of_session and record.is_queued else _STATUS_OF[record.status]
     started, ended = iso(record.created_at), iso(record.ended_at)
@@ -229,7 +229,7 @@ def handler_data(
 
 
 def plain_result(record: RunRecord) -> Any:
-    """The result as `/results/{id}` gives it: the result of a plain StopEvent, else the event's fields."""
+    """The result as in `/results/{id}`: the result of a plain StopEvent, else the event's fields."""
     if record.status != "completed" or record.ending is None:
         return None
     value = event_data(record.ending).value

@@ -23,7 +23,7 @@ from .handler_routes import HandlerEndpoints
 from .parsing import beside, read_object, read_text
 from .protocol import iso
 
-#: Sessions, or runs of one, in one answer: the default, and the maximum.
+#: Sessions, or runs of a session, in one response: the default, and the maximum.
 LIMIT, MAX_LIMIT = 100, 1_000
 
 
@@ -34,7 +34,7 @@ class SessionEndpoints:
         self._deployment, self._handlers = deployment, handlers
 
     def routes(self) -> list[Route]:
-        """In the order of what they are about."""
+        """The routes of sessions, then those of one run of a session."""
         one, run = "/sessions/{session_id}", "/sessions/{session_id}/runs/{run_id}"
         return [
             Route("/sessions", self.listing, methods=["GET"]),
@@ -52,11 +52,11 @@ class SessionEndpoints:
             Route(f"{run}/cancel", self._handlers.cancel, methods=["POST"], name="cancel_run"),
         ]
 
-    # -- looking -------------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     @acts("list")
     async def listing(self, request: Request) -> Response:
-        """`GET /sessions`, those first of which a run has begun or ended last; `prefix`, `status`, `limit`."""
+        """`GET /sessions`, by the latest begin or end of a run, newest first; `prefix`, `status`, `limit`."""
         status = request.query_params.get("status") or None
         if status not in (None, "busy", "idle"):
             raise HTTPException(400, f"Invalid status: {status[:100]!r}; expected busy or idle")
@@ -72,14 +72,14 @@ class SessionEndpoints:
 
     @acts("read")
     async def get(self, request: Request) -> Response:
-        """`GET /sessions/{id}`: whether a run goes on, and which wait for their turn."""
+        """`GET /sessions/{id}`: whether a run is running, and which runs wait for their turn."""
         session, record = await self._found(request)
         waiting = await run_in_threadpool(session.waiting)
         return JSONResponse(_record(record) | {"waiting_runs": [each.run_id for each in waiting]})
 
     @acts("read")
     async def runs(self, request: Request) -> Response:
-        """`GET /sessions/{id}/runs`: those that wait, the last one first, then those that have begun, newest first."""
+        """`GET /sessions/{id}/runs`: runs that wait, last in line first, then those that have begun, newest first."""
         session, _ = await self._found(request)
         waiting = await run_in_threadpool(session.waiting)
         begun = await run_in_threadpool(session.runs, _limit(request))
@@ -102,7 +102,7 @@ class SessionEndpoints:
 
     @acts("read")
     async def state(self, request: Request) -> Response:
-        """`GET /sessions/{id}/state`: as it is stored, as of now or of a `version`."""
+        """`GET /sessions/{id}/state`: the state as it is stored, now or at a `version`."""
         session, _ = await self._found(request)
         text = request.query_params.get("version")
         version = None if text is None else _version(text)
@@ -114,7 +114,7 @@ class SessionEndpoints:
 
     @acts("read")
     async def versions(self, request: Request) -> Response:
-        """`GET /sessions/{id}/versions`: the versions of the state that its runs have left, the present one first."""
+        """`GET /sessions/{id}/versions`: the versions of the state that its runs have left, the current one first."""
         session, _ = await self._found(request)
         found = await run_in_threadpool(session.versions)
         return JSONResponse({"versions": [{"version": each.version, "after": each.after} for each in found]})
@@ -123,7 +123,7 @@ class SessionEndpoints:
 
     @acts("read")
     async def fork(self, request: Request) -> Response:
-        """`POST /sessions/{id}/fork`: another session, called `name`, with the state as of now or a version `at`."""
+        """`POST /sessions/{id}/fork`: creates a session `name` with the current state, or that of a version `at`."""
         raw = await request.body() or b"{}"
         body = await beside(raw, read_object, raw, "Invalid JSON body")
         name, at = read_text(body, "name"), body.get("at")
@@ -141,7 +141,7 @@ class SessionEndpoints:
 
     @acts("change")
     async def rewind(self, request: Request) -> Response:
-        """`POST /sessions/{id}/rewind`: puts the state back to the version `to`; 409 while a run goes on or waits."""
+        """`POST /sessions/{id}/rewind`: restores the state of version `to`; 409 while a run is running or waiting."""
         raw = await request.body() or b"{}"
         body = await beside(raw, read_object, raw, "Invalid JSON body")
         to = _version(body.get("to"))
@@ -155,14 +155,14 @@ class SessionEndpoints:
 
     @acts("change")
     async def close(self, request: Request) -> Response:
-        """`POST /sessions/{id}/close`: it takes no more runs."""
+        """`POST /sessions/{id}/close`: the session accepts no more runs."""
         session, _ = await self._found(request)
         await session.close()
         return JSONResponse({"status": "closed"})
 
     @acts("purge")
     async def delete(self, request: Request) -> Response:
-        """`DELETE /sessions/{id}`: with its state and what is kept of its runs; 409 while one goes on or waits."""
+        """`DELETE /sessions/{id}`: with its state and its stored runs; 409 while one is running or waiting."""
         session, _ = await self._found(request)
         try:
             await session.delete()

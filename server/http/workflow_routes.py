@@ -37,11 +37,11 @@ from .protocol import HandlerData, is_status_completed
 
 #: How often a waiting request checks that its client is connected and a worker is alive.
 LIVENESS_CHECK_SECONDS = 2.0
-#: Of an `Idempotency-Key`.
+#: Maximum length of an `Idempotency-Key`.
 LONGEST_KEY = 255
 
 
-#: What a start in a session may do besides, to the run that goes on.
+#: The action that a start in a session also performs on the run that is running.
 _ALSO: dict[WhenBusy, str] = {"interrupt": "cancel", "rollback": "cancel", "join": "send"}
 
 
@@ -121,7 +121,7 @@ class WorkflowEndpoints:
 
     @acts("start")
     async def run_nowait(self, request: Request) -> Response:
-        """`POST /workflows/{name}/run-nowait`: starts a run and answers at once."""
+        """`POST /workflows/{name}/run-nowait`: starts a run and answers immediately."""
         data, _ = await self._begin(request)
         return JSONResponse(data.model_dump())
 
@@ -160,7 +160,7 @@ class WorkflowEndpoints:
         return await self._start(served, wanted, await self._start_id(request, wanted), request.scope[ACCESS]), served
 
     async def _start_id(self, request: Request, wanted: _RunRequest) -> str | None:
-        """What the header `Idempotency-Key` makes of a start, if it is there: each caller has keys of its own."""
+        """The start id from the header `Idempotency-Key`, if there is one; each caller has its own keys."""
         key = request.headers.get("idempotency-key")
         if key is None:
             return None
@@ -238,7 +238,7 @@ class WorkflowEndpoints:
         if request_id is not None:
             record = await self._deployment.store.run(run_id)
             if record.options.get(REQUEST) != request_id:
-                # Callers that only the hook can tell apart may have chosen equal keys.
+                # Callers that only the hook can distinguish may have chosen equal keys.
                 await access.check("read", session_of(run_id))
         return await self._data(run_id, served, of_session=wanted.session_id is not None)
 
@@ -247,7 +247,7 @@ class WorkflowEndpoints:
 
 
 def _when_busy(body: dict[str, Any], handler_id: str | None, session_id: str | None) -> WhenBusy:
-    """What a run does while another one of its session goes on; of a named handler it is refused."""
+    """What to do with a run while another run of its session is running; a named handler refuses it."""
     given = read_text(body, "when_busy")
     if handler_id is not None and (session_id is not None or given is not None):
         raise HTTPException(

@@ -49,7 +49,7 @@ def exposition(
 
 
 class _FixedCollector(Collector):
-    """Metrics that were read before."""
+    """Metrics that have already been read."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families

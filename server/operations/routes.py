@@ -56,7 +56,7 @@ class OperationEndpoints:
         try:
             store = self._deployment.store
             quick_store = Store(store.connection, store.settings, patience_seconds=READY_TIMEOUT_SECONDS)
-            # The patience ends an outage; a connection that is open and silent would be waited for longer.
+            # The store's patience covers an outage. A connection that is open but silent would be waited for longer.
             async with asyncio.timeout(READY_TIMEOUT_SECONDS + 0.1):
                 live = [worker for worker in await seen_workers(quick_store) if worker.is_live]
         except UmbelError as error:
@@ -77,7 +77,7 @@ class OperationEndpoints:
         """
         runtime = self._deployment.runtime
         try:
-            # Not Starlette's threads: those are waited for even after the time is over.
+            # Not in Starlette's threads: those are waited for even after the timeout.
             counting = asyncio.to_thread(quarantine_counts, runtime.app)
             quarantined = await asyncio.wait_for(counting, BROKER_SECONDS)
         except (RedisError, OSError, UmbelError) as error:  # a TimeoutError is an OSError

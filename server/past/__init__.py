@@ -1,4 +1,4 @@
-"""The past of runs over HTTP: points, what a run was like at one, forks and rewinds.
+"""The past of runs over HTTP: points, the run at a point, forks and rewinds.
 
-Read `routes.py` first; the console page has routes of its own over `requests.py`.
+Read `routes.py` first. The console page has its own routes, which share `requests.py`.
 """

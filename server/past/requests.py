@@ -1,4 +1,4 @@
-"""What a request asks of a run's past, and how the library's refusals are answered."""
+"""Parses requests about a run's past, and turns the library's refusals into responses."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ..http.parsing import read_object
 
 @contextmanager
 def refusals(unavailable: int = 410) -> Iterator[None]:
-    """Within the block what the library refuses is answered with its text.
+    """Within the block, an error raised by the library is answered with its message.
 
-    404 for a point that there never was, `unavailable` for one that is not kept, 422 for a damaged journal, 409 where
-    nothing can go on from it or an edit does not fit.
+    404 for a point that never existed, `unavailable` for one that is not kept, 422 for a damaged journal, 409 if
+    nothing can continue from the point or an edit does not fit.
     """
     try:
         yield
@@ -44,10 +44,10 @@ def refusals(unavailable: int = 410) -> Iterator[None]:
 
 
 def read_edits(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The body of a request to go on from a point, and the edits in it.
+    """The body of a request to continue from a point, and the edits in it.
 
     Raises:
-        HTTPException: 400, it is no object, or an edit has another form.
+        HTTPException: 400, it is not an object, or an edit is malformed.
     """
     body = read_object(raw or b"{}", "Invalid JSON body")
     state, events = body.get("state"), body.get("events")
@@ -61,7 +61,7 @@ def read_edits(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _edited_by_client(edit: dict[str, Any] | list[dict[str, Any]], state: dict[str, Any]) -> dict[str, Any]:
-    """A state after a client's edit, which may change values of classes that are there, and makes none of others."""
+    """A state after a client's edit, which may change values of classes that the state has, but add no others."""
     known = set(_tags(state))
     made = edited_state(state, edit)
     for tag in _tags(made):
@@ -74,7 +74,7 @@ def _edited_by_client(edit: dict[str, Any] | list[dict[str, Any]], state: dict[s
 
 
 def _tags(value: Any) -> Iterator[tuple[str, str]]:
-    """Class and further marks of all tagged values in stored JSON."""
+    """Class and further data of all tagged values in stored JSON."""
     level = [value]
     while level:
         inner: list[Any] = []
@@ -89,7 +89,7 @@ def _tags(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def read_point(value: Any, name: str = "point") -> int | str:
-    """The name of a point: its number, also as text, or `before STEP`, `after STEP#2`.
+    """Parse the name of a point: its number, also as text, or `before STEP`, `after STEP#2`.
 
     Raises:
         HTTPException: 400, it is neither.

@@ -1,6 +1,6 @@
-"""`/runs/{run_id}/…`: the changes of a run, what it was like after one, going on from there, and its log.
+"""`/runs/{run_id}/…`: the changes of a run, the run after one of them, continuing from there, and its log.
 
-Like a handler of the protocol, a run is found if its workflow is served here.
+As with a handler of the protocol, a run is found only if its workflow is served here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..http.deployment import ServedDeployment
 from ..http.parsing import beside, read_text
 from .requests import read_edits, read_point, refusals
 
-#: Points in one answer: the default, and the maximum.
+#: Points in one response: the default, and the maximum.
 LIMIT, MAX_LIMIT = 100, 1_000
 #: Options of a fork, the default first.
 CHOICES = {
@@ -38,7 +38,7 @@ CHOICES = {
     "children": ("keep", "fork"),
     "code": ("current", "recorded"),
 }
-#: Work items, and differences of a verification, in one answer at most.
+#: Maximum work items, and differences of a verification, in one response.
 ITEMS = 200
 
 
@@ -49,7 +49,7 @@ class PastEndpoints:
         self._deployment = deployment
 
     def routes(self) -> list[Route]:
-        """In the order in which they are used."""
+        """All routes below `/runs`."""
         run = "/runs/{run_id}"
         at = f"{run}/history/{{point}}"
         return [
@@ -65,7 +65,7 @@ class PastEndpoints:
             Route(f"{run}/rewind", self.rewind, methods=["POST"], name="rewind_run"),
         ]
 
-    # -- looking -------------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     @acts("read")
     async def points(self, request: Request) -> Response:
@@ -110,12 +110,12 @@ class PastEndpoints:
 
     @acts("read")
     async def work(self, request: Request) -> Response:
-        """`GET /runs/{id}/history/{point}/work`: what had not ended, what waits, open fan-outs, and the inbox."""
+        """`GET /runs/{id}/history/{point}/work`: unfinished work, waiters, open fan-outs, and the inbox."""
         return JSONResponse(_work((await self._at(request)).work()))
 
     @acts("read")
     async def snapshot(self, request: Request) -> Response:
-        """`GET /runs/{id}/history/{point}/snapshot`: what `Context.from_dict` goes on from."""
+        """`GET /runs/{id}/history/{point}/snapshot`: a snapshot that `Context.from_dict` accepts."""
         found = await self._at(request)
         return JSONResponse(await run_in_threadpool(found.to_dict))
 
@@ -130,7 +130,7 @@ class PastEndpoints:
 
     @acts("read")
     async def verify(self, request: Request) -> Response:
-        """`GET /runs/{id}/verify`: rebuilds the run from its journal and compares it with what is there."""
+        """`GET /runs/{id}/verify`: rebuilds the run from its journal and compares it with the run itself."""
         handler = await self._handler(request)
         with refusals():
             found: Verified = await handler.verify()
@@ -156,11 +156,11 @@ class PastEndpoints:
             found: PointInTime = await handler.at(read_point(request.path_params["point"]))
         return found
 
-    # -- going on ------------------------------------------------------------------------------------------------------
+    # -- continuing ----------------------------------------------------------------------------------------------------
 
     @acts("read")
     async def fork(self, request: Request) -> Response:
-        """`POST /runs/{id}/fork`: a run that goes on from `point`, with edits of `state` and `events`."""
+        """`POST /runs/{id}/fork`: starts a run that continues from `point`, with edits of `state` and `events`."""
         raw = await request.body()
         body, edits = await beside(raw, read_edits, raw)
         point, run_id, session = read_point(body.get("point")), read_text(body, "run_id"), read_text(body, "session_id")
@@ -183,7 +183,7 @@ class PastEndpoints:
 
     @acts("change")
     async def rewind(self, request: Request) -> Response:
-        """`POST /runs/{id}/rewind`: the run itself goes on from `point`; of one that goes on with `stop_running`."""
+        """`POST /runs/{id}/rewind`: the run itself continues from `point`; a running run requires `stop_running`."""
         raw = await request.body()
         body, edits = await beside(raw, read_edits, raw)
         point, stop_running = read_point(body.get("point")), _flag(body, "stop_running")
@@ -250,7 +250,7 @@ def _point(point: Point) -> dict[str, Any]:
 
 
 def _work(work: RunSnapshot) -> dict[str, Any]:
-    """The work of a run; of long lists the first `ITEMS`, the counts are of all."""
+    """The work of a run: the first `ITEMS` of each list, and the counts of all."""
     return {
         "status": work.status,
         "items": [

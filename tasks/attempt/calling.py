@@ -1,4 +1,4 @@
-"""How an attempt calls a user's code: within its time, cancellable, on the loop or the thread it belongs to."""
+"""How an attempt calls user code: with a time limit, cancellable, on the loop or thread where it must run."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 class Raised(Exception):
-    """Carries what a plain function raised out of coroutines, which cannot raise a StopIteration themselves.
+    """Carries a StopIteration that a plain function raised through coroutines, which cannot raise it themselves.
 
     Attributes:
-        error: What it raised.
+        error: What the function raised.
     """
 
     def __init__(self, error: StopIteration) -> None:
@@ -35,13 +35,13 @@ class Raised(Exception):
 
 
 class _EndingIfForked:
-    """Ends a process that user code has forked where it leaves that code: it has the connections of its parent."""
+    """Ends a process forked by user code when it leaves that code, because it shares its parent's connections."""
 
     __slots__ = ("_pid",)
 
     def __init__(self, pid: int) -> None:
         """Args:
-        pid: Of the process that called the code.
+        pid: The process that calls the code.
         """
         self._pid = pid
 
@@ -55,7 +55,7 @@ class _EndingIfForked:
 
 
 class _Failure:
-    """An exception as a value: futures and threads change some that they carry, or refuse them."""
+    """An exception as a value: futures and threads change or refuse some exceptions that they carry."""
 
     __slots__ = ("error",)
 
@@ -70,11 +70,11 @@ class _Failure:
                 raise Raised(error)
             raise error
         finally:
-            del error  # this frame is in its traceback
+            del error  # its traceback refers to this frame
 
 
 class Calling:
-    """The calls of one attempt, one after the other: resource factories, then the step."""
+    """The calls of one attempt, in sequence: resource factories, then the step."""
 
     def __init__(
         self,
@@ -90,9 +90,9 @@ class Calling:
         work: What is executed.
         running: How it is cancelled.
         plain: Calls plain functions.
-        loop: Where coroutines belong; the running one, or another of this process.
-        timeout_seconds: Limit of all calls together, from the first one on.
-        callers_loop: Whether the loop is that of the run's caller, who may close it.
+        loop: The loop for coroutines: the running one, or another of this process.
+        timeout_seconds: Limit for all calls together, counted from the first one.
+        callers_loop: Whether the loop is that of the run's caller, which may close it.
         """
         self.loop, self._is_callers = loop, callers_loop
         self._pid = os.getpid()
@@ -104,10 +104,10 @@ class Calling:
         """Call a plain function and await what it returns.
 
         Raises:
-            StepTimeoutError: Its time is over.
-            StepExit: It raised what is no Exception.
-            Raised: It raised a StopIteration.
-            Exception: Whatever it raised.
+            StepTimeoutError: The time limit was reached.
+            StepExit: The function raised something that is not an Exception.
+            Raised: The function raised a StopIteration.
+            Exception: Any other exception that it raised.
         """
         left = self._left()
 
@@ -120,12 +120,12 @@ class Calling:
                         return function()
             except SystemExit as exit:
                 if type(exit) is not SystemExit or terminate_handler_fired():
-                    raise  # Celery and its pool stop workers with it
+                    raise  # Celery and its pool use it to stop workers
                 return _Failure(self._exit(f"called sys.exit({exit.code!r})", exit))
             except (Exception, asyncio.CancelledError, Abandoned, Waits) as error:
                 self._running.context = contextvars.copy_context()
                 return _Failure(error)
-            except BaseException as ending:  # nothing further up would record it: the step would run again for ever
+            except BaseException as ending:  # no caller would record it: the step would be executed again forever
                 if (waiting := _only_waits(ending)) is not None:
                     return _Failure(waiting)
                 return _Failure(self._exit(f"raised {ending!r}, which is not an Exception", ending))
@@ -136,14 +136,14 @@ class Calling:
         return returned
 
     async def awaited(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Call a function on the loop it belongs to and await what it gives.
+        """Call a function on the loop where it must run and await what it returns.
 
         Raises:
-            StepTimeoutError: Its time is over.
-            StepExit: It raised what is no Exception.
+            StepTimeoutError: The time limit was reached.
+            StepExit: The function raised something that is not an Exception.
             asyncio.CancelledError: The attempt was cancelled, or the step cancelled itself.
             Abandoned: The loop is being closed.
-            Exception: Whatever it raised.
+            Exception: Any other exception that it raised.
         """
         if self.loop is not asyncio.get_running_loop():
             return await self._elsewhere(function)
@@ -186,19 +186,19 @@ class Calling:
                 raise cause from None
             raise StepExit(f"step {self._work.step!r} raised {cause!r}, which is not an Exception") from group
         except BaseException as ending:  # asyncio would let SystemExit and KeyboardInterrupt end the loop itself
-            if not self.loop.is_running():  # Python closes what is left on a closed loop
+            if not self.loop.is_running():  # Python closes the coroutines that are left on a closed loop
                 raise
             if (waiting := _only_waits(ending)) is not None:
                 raise waiting from None
             raise self._exit(f"raised {ending!r}, which is not an Exception", ending) from ending
 
     async def _elsewhere(self, function: Callable[[], Awaitable[T]]) -> T:
-        """On another loop of this process, which may be closed while the step runs."""
+        """`awaited` on another loop of this process, which may be closed while the step runs."""
         is_asked = False
 
         async def guarded() -> T | _Failure:
             try:
-                # In a task of its own, which the step may cancel; the loop that is being closed cancels this one too.
+                # In its own task, which the step may cancel; closing the loop cancels the surrounding task as well.
                 return await asyncio.ensure_future(self._body(function))
             except Exception as error:
                 return _Failure(error)
@@ -207,7 +207,7 @@ class Calling:
                 assert task is not None
                 is_closing = self._is_callers or is_stopped(task)
                 if task.cancelling() and not is_asked and is_closing:
-                    # As a value: asyncio.run() reports exceptions that tasks have when it closes its loop.
+                    # As a value: asyncio.run() reports the exceptions of tasks when it closes its loop.
                     return _Failure(Abandoned("the event loop it was executed on is being closed"))
                 raise
 
@@ -265,7 +265,7 @@ class Calling:
 
 
 def _only_waits(error: BaseException) -> Waits | None:
-    """The first wait in a group of nothing but waits, as an `asyncio.TaskGroup` raises it."""
+    """The first wait in a group that contains only waits, as an `asyncio.TaskGroup` raises it; else None."""
     if not isinstance(error, BaseExceptionGroup):
         return None
     waits, others = error.split(Waits)
@@ -278,7 +278,7 @@ def _only_waits(error: BaseException) -> Waits | None:
 
 
 class _Cancelling:
-    """Cancels the step that a task is executing, and not what the task does afterwards. From any thread."""
+    """Cancels the step that a task is executing, but not what the task does afterwards. May be used from any thread."""
 
     def __init__(self, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
         self._task, self._loop = task, loop
@@ -286,18 +286,18 @@ class _Cancelling:
         self.error: BaseException | None = None
 
     def cancel(self) -> None:
-        """Cancel it."""
+        """Cancel the step."""
         self._loop.call_soon_threadsafe(self._cancel)
 
     def interrupt(self, error: BaseException) -> bool:
-        """Let the step fail with what was raised in the thread that waits for it; False if that must end more."""
+        """Let the step fail with what was raised in the thread that waits for it; False if that is no Exception."""
         if not isinstance(error, Exception):
             return False
         self._loop.call_soon_threadsafe(self._cancel, error)
         return True
 
     def settle(self) -> None:
-        """The step has ended: the task goes on as if it had never been cancelled, unless somebody else did."""
+        """The step has ended: undo its cancellation, so that the task continues unless something else cancelled it."""
         self._is_over = True
         if self._has_cancelled:
             self._task.uncancel()
@@ -310,17 +310,17 @@ class _Cancelling:
 
 
 class Isolated(Generic[T]):
-    """`await Isolated(coroutine)`: what it sets in context variables stays inside.
+    """`await Isolated(coroutine)`: values that the coroutine sets in context variables are not visible outside.
 
-    A task would do that too, and cost two turns of the event loop. Several steps that follow each other in one task
-    must not see each other's context variables.
+    A task would do the same but cost two turns of the event loop. Consecutive steps in one task must not see each
+    other's context variables.
     """
 
     __slots__ = ("_coroutine",)
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         """Args:
-        coroutine: Not begun yet.
+        coroutine: One that has not started.
         """
         self._coroutine = coroutine
 

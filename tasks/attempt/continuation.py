@@ -1,4 +1,4 @@
-"""Local continuation: a worker goes on with what its commit made ready, in the same slot and past the broker."""
+"""Local continuation: a worker continues with what its commit made ready, in the same pool slot, without the broker."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from ...orchestration.model.work_item import Work
 from ..workflow.registry import Registered
 from .running import AttemptFailed
 
-#: How soon it is noticed that this worker may no longer go on with a step.
+#: How soon a worker notices that it may no longer continue with a step.
 _ASK_AGAIN_SECONDS = 0.5
 
 
 class Reporter(Protocol):
-    """Shows monitors the work that no message was sent for."""
+    """Reports to monitors the work for which no message was sent."""
 
     def began(self, work: Work, plan: Plan) -> None:
         """An attempt begins."""
 
     def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
-        """It has ended."""
+        """An attempt has ended."""
 
 
 class Continuation:
-    """Which steps a worker may go on with, and who is shown that it does."""
+    """Which steps a worker may continue with, and where it reports them."""
 
     def __init__(self, takes: Callable[[Plan, StepPlan], bool], reporter: Reporter) -> None:
         """Args:
-        takes: Whether this worker may execute a step that it has not got from its queue.
-        reporter: Shows monitors what it goes on with.
+        takes: Whether this worker may execute a step without a message from its queue.
+        reporter: Reports the continued work to monitors.
         """
         self.reporter = reporter
         self._takes = takes
         self._not_steps: dict[str, tuple[float, tuple[str, ...]]] = {}  # plan digest -> when asked, steps
 
     def not_steps(self, plan: Plan, registered: Registered | None) -> tuple[str, ...]:
-        """The steps of a plan that this worker cannot or may not execute past its queue.
+        """The steps of a plan that this worker cannot or may not execute without a message from its queue.
 
-        Asked anew every now and then: rate limits and consumed queues change while a worker runs.
+        Refreshed periodically: rate limits and consumed queues change while a worker runs.
         """
         asked_at, not_steps = self._not_steps.get(plan.digest, (0.0, ()))
         now = time.monotonic()

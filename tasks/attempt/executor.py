@@ -3,7 +3,7 @@
     message -> claim -> bind -> call -> commit -> dispatch what became ready
 
 Everything before the claim and after the commit may be lost or repeated; see `orchestration/engine/protocol.py`. After
-a commit an asyncio worker may go on with what it made ready (*local continuation*), past the broker.
+a commit an asyncio worker may continue with work that it made ready, bypassing the broker (*local continuation*).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from .verbose import VerboseEmissions, is_verbose, log_enqueued, log_outcome, lo
 
 logger = logging.getLogger("umbel.execution")
 
-#: How long a worker waits out a Redis outage before it gives up an attempt and leaves it to the lease.
+#: How long a worker waits for Redis to return before it gives up an attempt; its lease then expires.
 OUTAGE_PATIENCE_SECONDS = 120.0
 
 _OUT_OF_TIME = "Celery's hard time limit was reached by {!r} of run {!r}."
@@ -88,29 +88,29 @@ class Executor:
         plain: PlainCalls | None = None,
     ) -> None:
         """Args:
-        settings: Of the deployment.
+        settings: The deployment's settings.
         registry: What can be executed here.
         dispatcher: Makes the dispatcher of a portal.
         worker: The worker's node name, for leases and the journal.
         portal: Where attempts run.
-        loop_of: The event loop a run's async steps belong on, if not the portal's.
+        loop_of: The event loop that a run's async steps must run on, if not the portal's.
         one_at_a_time: This process executes one step at a time: it is a child of a prefork pool.
-        continuation: How it goes on with what its commits make ready; None takes everything from the queue.
-        plain: Calls plain steps, where no thread waits for the attempt.
+        continuation: Decides which work it continues with locally; None takes all work from the queue.
+        plain: Calls plain steps when no thread waits for the attempt.
         """
         assert settings.redis_url is not None
         url, grouped = settings.redis_url, settings.grouped_scripts
         self.settings, self.registry, self.portal = settings, registry, portal
-        #: For what must go on while a step blocks the portal's loop: heartbeat, flusher, `ctx.collect_events`.
+        #: For what must keep running while a step blocks the portal's loop: heartbeat, flusher, `ctx.collect_events`.
         self.side = Portal("umbel-heartbeat")
         patience = OUTAGE_PATIENCE_SECONDS
         self.store = Store(connection_to(url, portal, patience_seconds=patience, grouped=grouped), settings)
-        # A process of Celery's own pools may end right after its last attempt: it waits until messages are sent.
+        # In Celery's own pools a process may exit right after an attempt, so the attempt waits until messages are sent.
         self.engine = Engine(self.store, dispatcher(portal), sends_soon=plain is not None)
         flushing = Store(connection_to(url, self.side, patience_seconds=patience), settings)
         self.flushing = Engine(flushing, dispatcher(self.side))
         self.collecting = Store(connection_to(url, self.side, patience_seconds=1.0, silence_seconds=1.0), settings)
-        # A heartbeat over a connection that has gone silent must have its second try before the lease runs out.
+        # A heartbeat on a connection that has gone silent must be retried before the lease expires.
         silence = min(settings.lease_seconds / 3, 5.0)
         beating = connection_to(url, self.side, patience_seconds=settings.heartbeat_seconds, silence_seconds=silence)
         self.attempts, self.suspects = RunningAttempts(), Suspects(one_at_a_time=one_at_a_time)
@@ -118,12 +118,12 @@ class Executor:
         self.lease_holder = LeaseHolder(worker, heartbeat, self.side, self.attempts.cancel)
         self.flusher = Flusher(self.side, settings.flush_seconds)
         self._logs = kept_step_logs(flushing)
-        # Attempts of several threads share the portal's loop: an async step that blocks must not hold up the others.
+        # Attempts of several threads share the portal's loop. An async step that blocks must not delay the others.
         self._async_steps = None if one_at_a_time or plain is not None else Portal("umbel-async-steps")
         self._loop_of, self._continuation, self._plain = loop_of, continuation, plain
 
     def close(self) -> None:
-        """Stop the threads; what is held is given back."""
+        """Stop the threads and release all held work."""
         self.engine.close()
         self.lease_holder.close()
         if self._async_steps is not None:
@@ -132,31 +132,31 @@ class Executor:
         self.portal.close()
 
     def run_ended(self, run_id: str) -> None:
-        """A run has ended: its steps here are cancelled at once."""
+        """Cancel the steps of an ended run that are running here."""
         self.attempts.run_ended(run_id)
         self.registry.run_ended(run_id)
 
     def step_cancelled(self, member: str) -> None:
-        """A running step was cancelled: if it runs here, it is stopped at once."""
+        """Stop a cancelled step if it is running here."""
         self.attempts.cancel(Held.parse(member), "it was cancelled")
 
     # -- a message -----------------------------------------------------------------------------------------------------
 
     def deliver_blocking(self, run_id: str, work_id: str, dispatch_no: int) -> DeliveryResult:
-        """`deliver`, for the pools of Celery's own: plain steps are called in this thread, which blocks."""
+        """`deliver` for Celery's own pools: blocks, and calls plain steps in this thread."""
         return self.portal.serve(lambda caller: self.deliver(run_id, work_id, dispatch_no, caller))
 
     async def deliver(
         self, run_id: str, work_id: str, dispatch_no: int, plain: PlainCalls | None = None
     ) -> DeliveryResult:
-        """Follow one dispatch: claim its work, execute it, commit.
+        """Process one dispatch: claim its work, execute it, commit.
 
         Returns:
-            What became of it, for logs. It is no error if there was nothing to do.
+            The result, for logs. Finding nothing to do is not an error.
 
         Raises:
-            AttemptFailed: The step has failed; everything that follows from it is done.
-            StoreUnavailable: Redis stayed away; the work is still there and will be dispatched again.
+            AttemptFailed: The step has failed, and the failure is recorded with all its consequences.
+            StoreUnavailable: Redis was unreachable for too long; the work is kept and will be dispatched again.
         """
         plain = plain or self._plain
         assert plain is not None
@@ -218,7 +218,7 @@ class Executor:
             try:
                 raise failed
             finally:
-                del failed, first  # this frame is in its traceback
+                del failed, first  # the error's traceback refers to this frame
         return DeliveryResult.of(first.text, seconds if first.following is not None else None)
 
     # -- an attempt ----------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class Executor:
                 raise
             return Ended("failed", await undisturbed(settle_unrecorded(self.engine, work, error)))
         finally:
-            # What ended without a commit (cancelled, or Redis stayed away) is given back by the next heartbeat.
+            # Work that ended without a commit (cancelled, or Redis unreachable) is released by the next heartbeat.
             self._let_go(held)
 
     def _let_go(self, held: Held) -> None:
@@ -266,7 +266,7 @@ class Executor:
                 return await park_misrouted(self.engine.leases, self.registry, work, plan, registered, context)
             if isinstance(emissions, VerboseEmissions):
                 log_outcome(work, outcome)
-            has_cancelled = isinstance(error, asyncio.CancelledError)  # itself; what did may go on doing so
+            has_cancelled = isinstance(error, asyncio.CancelledError)  # by the step itself, and this may repeat
             commit = self._commit(work, plan, outcome, emissions, context, 0.0 if has_cancelled else until)
             reply = await (undisturbed(commit) if has_cancelled else commit)
             if isinstance(reply, Refusal):
@@ -281,12 +281,12 @@ class Executor:
         except InputUnknown as unknown:
             return await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
         finally:
-            del error  # the frames in its traceback lead to this one
+            del error  # its traceback refers to this frame
 
     async def _outcome(
         self, work: Work, registered: Registered, context: StepContext, running: Running, plain: PlainCalls
     ) -> tuple[Outcome | None, BaseException | None]:
-        """What executing user code comes to, and the error if it failed; no outcome if the attempt was cancelled."""
+        """Execute user code; return its outcome (None if the attempt was cancelled) and the error if it failed."""
         try:
             return await self._call(work, registered, context, running, plain), None
         except Abandoned as abandoned:
@@ -306,7 +306,7 @@ class Executor:
     async def _call(
         self, work: Work, registered: Registered, context: StepContext, running: Running, plain: PlainCalls
     ) -> Outcome | None:
-        """Execute user code; None when the attempt was cancelled from outside."""
+        """Execute user code; None if the attempt was cancelled from outside."""
         if running.reason is not None:
             log_cancelled(work, running.reason)
             return None
@@ -326,9 +326,10 @@ class Executor:
     async def _failed(
         self, work: Work, registered: Registered, running: Running, error: BaseException, emissions: Emissions
     ) -> Outcome | None:
-        """What an exception comes to; None if it is no failure of the step.
+        """The outcome for an exception; None if it does not count as a failure of the step.
 
-        The step is obsolete, or its own Redis is away: the work is another process's, or is given back later.
+        It does not count if the attempt was cancelled or is obsolete, or if umbel's own Redis is unreachable: another
+        process has the work, or it is released later.
         """
         is_away = isinstance(error, StoreUnavailable) and error.where == redact_url(self.settings.redis_url or "")
         reason = running.reason or (str(error) if is_away or isinstance(error, RunClosed) else None)
@@ -344,7 +345,7 @@ class Executor:
     async def _commit(
         self, work: Work, plan: Plan, outcome: Outcome, emissions: Emissions, context: StepContext, until: float
     ) -> Applied | Refusal:
-        """Record the outcome with everything the step did; or return why that was refused."""
+        """Record the outcome with everything the step did, or return why that was refused."""
         await context.keep_log()
         publishes, sends = await emissions.close(is_final=isinstance(outcome, Returned | FannedOut))
         emitted = Emitted(publishes, sends, emissions.batches, context.exchanges, context.taken, context.state_to_write)
@@ -368,7 +369,7 @@ class Executor:
     # -- local continuation --------------------------------------------------------------------------------------------
 
     def _carry_on(self, run_id: str, plan: Plan, until: float) -> CarryOn | None:
-        """The offer to go on with what a commit makes ready."""
+        """The offer to continue with work that a commit makes ready."""
         if self._continuation is None or time.monotonic() >= until:
             return None
         not_steps = self._continuation.not_steps(plan, self.registry.find(plan.workflow, run_id))
@@ -377,17 +378,17 @@ class Executor:
         return CarryOn(claim_id, not_steps)
 
     async def _go_on(self, work: Work, plain: PlainCalls, until: float) -> Work | None:
-        """Execute what a commit gave to this process."""
+        """Execute work that the previous commit claimed for this process."""
         assert self._continuation is not None
         plan = self.store.known_plan(work.plan_digest)
-        assert plan is not None  # the work before was of the same run
+        assert plan is not None  # the previous work belongs to the same run
         reporter = self._continuation.reporter
         reporter.began(work, plan)
         began = time.monotonic()
         ended = Ended("cancelled")
         try:
             ended = await self._attempt(work, plain, until)
-        except Exception as error:  # the commit before is recorded: this is no failure of its task
+        except Exception as error:  # the previous commit is recorded, so its task has not failed
             message = f"step {work.step} of run {work.run_id} is left to its lease: {error!r}"
             logger.error(message, extra={"action": "step_left", "run_id": work.run_id, "step": work.step})
             ended = Ended("cancelled", AttemptFailed(message).with_traceback(error.__traceback__))

@@ -1,4 +1,4 @@
-"""A failed attempt as an outcome: what the retry policy says, and what the failure may become."""
+"""Turns a failed attempt into an outcome: asks the retry policy and prepares the event for a `@catch_error` handler."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ logger = logging.getLogger("umbel.execution")
 
 
 def check_may_begin(work: Work, max_losses: int, timeout_seconds: float | None) -> None:
-    """Refuse to execute what has cost too many processes or too much time already.
+    """Refuse to execute work that has killed too many processes or has exceeded its time limit.
 
     Args:
         work: The work item.
-        max_losses: Processes that it may have killed.
+        max_losses: Number of charged losses at which it is refused.
         timeout_seconds: The step's own limit.
 
     Raises:
-        WorkerLost: It is taken to kill processes.
-        StepTimeoutError: It was taken from a process in which it did not react to its limit.
+        WorkerLost: The work is assumed to kill processes.
+        StepTimeoutError: The last attempt exceeded the limit without responding, and the work was taken from it.
     """
     if work.charged_losses >= max_losses:
         raise WorkerLost(
@@ -54,15 +54,15 @@ def check_may_begin(work: Work, max_losses: int, timeout_seconds: float | None) 
 async def failed_outcome(
     work: Work, registered: Registered, error: BaseException, store: Store, context: Context | None, trace: str = ""
 ) -> Failed:
-    """What a failed attempt comes to.
+    """The outcome of a failed attempt.
 
     Args:
         work: The work item.
         registered: Its workflow here.
         error: What the step raised.
         store: For reading the members of a fan-in, for a `@catch_error` handler.
-        context: The step's, in which its failure is logged: an error tracker finds its tags there.
-        trace: The span in which it failed, if it was in one.
+        context: The step's context variables. The failure is logged in them, so that an error tracker finds its tags.
+        trace: The span in which it failed, if any.
     """
     error = as_failure(work, error)
     config = registered.steps[work.step]
@@ -107,7 +107,7 @@ async def failed_outcome(
 
 
 def as_failure(work: Work, error: BaseException) -> Exception:
-    """What a step has failed with: what it raised, or that it was cancelled."""
+    """The exception to record as the step's failure: what it raised, or a `StepExit` if it was cancelled."""
     if isinstance(error, Exception):
         return error
     exit = StepExit(f"step {work.step!r} ended with {shown(error)}: it, or what it awaited, was cancelled")
@@ -116,15 +116,15 @@ def as_failure(work: Work, error: BaseException) -> Exception:
 
 
 def log_error(text: str, error: BaseException, about: dict[str, Any], trace: str = "") -> None:
-    """Log an error of user code with its traceback, or without one if that cannot be written.
+    """Log an error of user code with its traceback, or without it if it cannot be written.
 
-    The only ERROR about it: error trackers make one event of it, with the exception itself.
+    This is the only ERROR record about the failure, so error trackers create one event, with the exception itself.
 
     Args:
         text: What happened.
         error: The error.
         about: Fields of the record.
-        trace: The traceback as text handlers write it; by default whole, with umbel's own frames.
+        trace: The traceback that text handlers write; by default the complete one, with umbel's own frames.
     """
     if not logger.isEnabledFor(logging.ERROR):
         return
@@ -135,12 +135,12 @@ def log_error(text: str, error: BaseException, about: dict[str, Any], trace: str
     record.exc_text = trace or None
     try:
         logger.handle(record)
-    except BaseException as unwritten:  # a handler reads what may raise, such as the error's notes
+    except BaseException as unwritten:  # a handler may read attributes that raise, such as the error's notes
         logger.error("%s (no traceback: %s)", text, shown(unwritten), extra=about)
 
 
 def clear_frames(error: BaseException | None) -> None:
-    """Let go of what the frames in the tracebacks of an error and its causes held, which may be the error itself."""
+    """Clear the local variables of all frames in the tracebacks of an error and its causes: they may hold the error."""
     found: list[BaseException | None] = [error]
     for each in found:
         if each is None:
@@ -150,7 +150,7 @@ def clear_frames(error: BaseException | None) -> None:
         found += [other for other in others if all(other is not known for known in found)]
 
 
-#: How logs and monitors call what an attempt came to.
+#: The words for outcomes in logs and monitors.
 OUTCOME_WORDS: dict[type[Outcome], str] = {
     Returned: "returned",
     FannedOut: "fanned out",
@@ -160,14 +160,14 @@ OUTCOME_WORDS: dict[type[Outcome], str] = {
 }
 
 
-#: Of more keys the journal says that all were read.
+#: If more keys were read, the journal records that all were.
 _MOST_READS = 100
 
 
 def journal_entry(outcome: Outcome, context: StepContext) -> dict[str, Any]:
-    """The journal's summary of an outcome. `rd` is what the attempt has read of the state: 0 nothing, 1 all, or keys.
+    """The journal's summary of an outcome. `rd` says what the attempt read of the state: 0 nothing, 1 all, or the keys.
 
-    `re` says that it is the recorded outcome of another run, and no step was executed.
+    `re` says that the outcome was recorded by another run and the step was not executed.
     """
     reads = context.reads
     read: Any = 1 if reads is None or len(reads) > _MOST_READS else sorted(reads) if reads else 0
@@ -186,22 +186,22 @@ def journal_entry(outcome: Outcome, context: StepContext) -> dict[str, Any]:
 
 
 def failure_text(failed: Failed) -> str:
-    """Class and message of a failure, cut where they get long."""
+    """Class and message of a failure, truncated if long."""
     return error_text(json.loads(failed.error))
 
 
 def error_text(encoded: Mapping[str, Any]) -> str:
-    """The same of an exception as it is stored."""
+    """Class and message of a stored exception, truncated if long."""
     return f"{encoded['exception_type']}: {encoded['exception_message']}"[:500]
 
 
 def log_cancelled(work: Work, reason: str) -> None:
-    """Log that an attempt was cancelled, which is no failure."""
+    """Log that an attempt was cancelled, which is not a failure."""
     about = {"action": "step_cancelled", "run_id": work.run_id, "step": work.step}
     logger.info("step %s of run %s was cancelled: %s", work.step, work.run_id, reason, extra=about)
 
 
 def log_refused(work: Work, refusal: Refusal) -> None:
-    """Log that an outcome was not recorded, since the attempt is obsolete."""
+    """Log that an outcome was not recorded because the attempt is obsolete."""
     about = {"action": "commit_refused", "run_id": work.run_id, "step": work.step}
     logger.info("the outcome of step %s of run %s was refused: %s", work.step, work.run_id, refusal, extra=about)

@@ -1,4 +1,4 @@
-"""Work set aside because this worker's code cannot do it: another version of the code can. Parked is not failed."""
+"""Parks work that this worker's code cannot execute but another version of the code can. Parked is not failed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ logger = logging.getLogger("umbel.execution")
 async def park(
     leases: Leases, registry: Registry, work: Work, lacks: str | None = None, why: str | None = None
 ) -> Ended:
-    """Give claimed work back until a worker that has its code starts.
+    """Release claimed work until a worker that has its code starts.
 
     Args:
-        leases: Give it back.
-        registry: What this worker has.
-        work: The claim.
+        leases: Parks the work.
+        registry: The workflows of this worker.
+        work: The claimed work item.
         lacks: What is missing besides the step, see `Registered.has`.
-        why: Says that in words.
+        why: The same as text, for the log.
     """
     await leases.park(work.run_id, work.work_id, work.workflow, work.step, work, lacks=lacks)
     _log_needs_code(work, registry.find(work.workflow), why, [each.name for each in registry])
@@ -35,7 +35,7 @@ async def park(
 async def park_misrouted(
     leases: Leases, registry: Registry, work: Work, plan: Plan, registered: Registered, context: StepContext
 ) -> Ended:
-    """Park work whose step emitted an event that the code here routes and the run's plan does not."""
+    """Park work whose step emitted an event that this worker's code routes but the run's plan does not."""
     assert context.misrouted is not None
     lacks = plan.lacked_by(registered.events.knows, context.misrouted)
     why = f"it emits {context.misrouted.type!r}, which no step accepts in the code that the run started with"

@@ -1,4 +1,4 @@
-"""Where plain `def` steps and factories are called: in a pool's thread, or in the one that waits for the attempt."""
+"""Where plain `def` steps and factories are called: in a pool's thread, or in the thread that waits for the attempt."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ T = TypeVar("T")
 class PlainCalls(Protocol):
     """Calls plain functions for coroutines."""
 
-    #: Called with what interrupts the thread that waits for the attempt (Celery's soft time limit); whether that has
-    #: been dealt with. None where nobody waits.
+    #: Called with the exception that interrupts the thread waiting for the attempt (Celery's soft time limit); returns
+    #: whether it was handled. None unless `async def` code of the attempt is running.
     on_interrupt: Callable[[BaseException], bool] | None
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Call it, in the current context, and await what it returns or raises."""
+        """Call the function in the current context, and return or raise what it does."""
 
 
 class ThreadCalls:

@@ -1,4 +1,4 @@
-"""Attempts in progress: how each is stopped, and how it is found by what has to stop it."""
+"""Attempts in progress: how to find one and how to stop it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ...orchestration.connection.stopping import is_stopped
 from ...orchestration.model.work_item import Held, Work
 from ...orchestration.store.replies import Refusal
 
-#: With this word the asyncio pool cancels what has reached Celery's hard time limit.
+#: The cancellation message with which the asyncio pool cancels a task that has reached Celery's hard time limit.
 TIME_LIMIT = "hard time limit"
 
 _RUN_ENDED = "its run has ended"
 
 
 class AttemptFailed(Exception):
-    """An attempt has failed, and that is recorded: raised only so that Celery, whose monitors show it, knows.
+    """An attempt has failed and the failure is recorded. Raised only to inform Celery, so that its monitors show it.
 
-    It has the traceback of the step's error, and in its `repr` that one's class, which monitors count failures by.
+    It has the traceback of the step's error, and its `repr` names that error's class, by which monitors count failures.
 
     Attributes:
         retry_delay_seconds: When the next attempt is due; None if the failure is final.
@@ -38,21 +38,24 @@ class AttemptFailed(Exception):
 
 
 class Abandoned(BaseException):
-    """The event loop that a step runs on is being closed, or its worker ends.
+    """The event loop on which a step runs is being closed, for example because its worker stops.
 
-    No failure of the step: the work is given back and executed elsewhere.
+    This is not a failure of the step: the work is released and executed elsewhere.
     """
 
 
 class StepExit(RuntimeError):
-    """A step raised what is no `Exception` and would end more than it (`sys.exit()`); it ends only the attempt."""
+    """A step raised something that is not an `Exception` (such as `sys.exit()`), or was cancelled by its own code.
+
+    It ends only the attempt, not the worker.
+    """
 
 
 class DeliveryResult(str):
     """Result text of one delivery, for logs.
 
     Attributes:
-        seconds: How long the step took, where the delivery took longer: its worker went on with other steps.
+        seconds: How long the step took, if the delivery took longer because the worker continued with other steps.
     """
 
     __slots__ = ("seconds",)
@@ -60,7 +63,7 @@ class DeliveryResult(str):
 
     @classmethod
     def of(cls, text: str, seconds: float | None = None) -> DeliveryResult:
-        """The text, with how long it took."""
+        """A result with this text and duration."""
         result = cls(text)
         result.seconds = seconds
         return result
@@ -68,12 +71,12 @@ class DeliveryResult(str):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What an attempt came to.
+    """The end of an attempt.
 
     Attributes:
         text: For logs.
-        failed: What Celery gets if it failed.
-        following: Work that its commit gave to this process.
+        failed: The failure that is reported to Celery, if any.
+        following: Work that its commit claimed for this process, if any.
     """
 
     text: str
@@ -82,18 +85,18 @@ class Ended:
 
 
 class Running:
-    """An attempt in progress. May be cancelled from any thread."""
+    """An attempt in progress. It may be cancelled from any thread."""
 
     def __init__(self, held: Held) -> None:
         self.held = held
         self.reason: str | None = None
-        #: What user code had set in context variables when it raised.
+        #: The context variables of user code when it raised.
         self.context: contextvars.Context | None = None
         self._cancel: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
     def on_cancel(self, cancel: Callable[[], None] | None) -> None:
-        """What to call when the attempt is cancelled; called at once when it is already."""
+        """Set what to call when the attempt is cancelled; it is called at once if the attempt is already cancelled."""
         with self._lock:
             self._cancel = cancel
             fire = self.reason is not None and cancel is not None
@@ -101,7 +104,7 @@ class Running:
             cancel()
 
     def cancel(self, reason: str) -> None:
-        """Stop the attempt. An `async def` step is cancelled; a plain one runs on, but cannot commit."""
+        """Stop the attempt. An `async def` step is cancelled; a plain step keeps running but cannot commit."""
         with self._lock:
             if self.reason is not None:
                 return
@@ -110,14 +113,15 @@ class Running:
             cancel()
 
     def refused(self, refusal: Refusal) -> None:
-        """Stop the attempt: it is obsolete, as Redis has said of something that it sent."""
+        """Stop the attempt because Redis refused something it sent: the attempt is obsolete."""
         self.cancel(f"Redis says {refusal}")
 
 
 class RunningAttempts:
-    """The attempts of one process. Entered and left by the attempts, searched from other threads.
+    """The attempts of one process. Attempts add and remove themselves; other threads search.
 
-    An attempt is entered before its claim is sent: the end of its run may be heard before the claim is answered.
+    An attempt is added before its claim is sent, because the end of its run may be announced before the claim is
+    answered.
     """
 
     def __init__(self) -> None:
@@ -127,11 +131,12 @@ class RunningAttempts:
         self._lock = threading.Lock()
 
     def enter(self, held: Held, *, after: Running | None = None) -> Running:
-        """Enter an attempt, unless it is entered already.
+        """Add an attempt unless it is already there.
 
         Args:
             held: Its claim.
-            after: The attempt whose commit has claimed it, still entered: what stopped that one stops this one too.
+            after: The attempt whose commit has claimed it, still present: if that one was stopped because the run
+                ended, this one is stopped too.
         """
         with self._lock:
             attempts = self._by_run.setdefault(held.run_id, {})
@@ -139,13 +144,13 @@ class RunningAttempts:
             if running is None:
                 running = attempts[held.claim_id] = Running(held)
             elif after is None:
-                self.begun += 1  # entered a second time: the claim was answered
+                self.begun += 1  # added a second time: the claim was answered
         if after is not None and after.reason == _RUN_ENDED:
             running.cancel(_RUN_ENDED)
         return running
 
     def leave(self, held: Held) -> None:
-        """The attempt has ended, or was never claimed."""
+        """Remove an attempt that has ended or was never claimed."""
         with self._lock:
             attempts = self._by_run.get(held.run_id, {})
             attempts.pop(held.claim_id, None)
@@ -153,14 +158,14 @@ class RunningAttempts:
                 self._by_run.pop(held.run_id, None)
 
     def cancel(self, held: Held, reason: str) -> None:
-        """Stop one."""
+        """Stop one attempt."""
         with self._lock:
             running = self._by_run.get(held.run_id, {}).get(held.claim_id)
         if running is not None:
             running.cancel(reason)
 
     def run_ended(self, run_id: str) -> None:
-        """Stop all of a run."""
+        """Stop all attempts of a run."""
         with self._lock:
             attempts = list(self._by_run.get(run_id, {}).values())
         for running in attempts:
@@ -168,7 +173,7 @@ class RunningAttempts:
 
 
 def is_ending(error: BaseException) -> bool:
-    """Whether a cancellation is the worker's, which ends: not the step's own, nor that of a time limit."""
+    """Whether an error is a cancellation because the worker is stopping, not by the step or a time limit."""
     task = asyncio.current_task()
     if not isinstance(error, asyncio.CancelledError) or task is None or not is_stopped(task):
         return False
@@ -176,14 +181,14 @@ def is_ending(error: BaseException) -> bool:
 
 
 def forget_cancellations() -> None:
-    """What the current task has executed was cancelled, and not what the task does next."""
+    """Clear the current task's pending cancellations: they concerned what it executed, not what it does next."""
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
 
 
 def reached_time_limit(error: asyncio.CancelledError) -> bool:
-    """Whether Celery's hard time limit cancelled the current task, which then goes on to record that."""
+    """Whether Celery's hard time limit cancelled the current task; if so, undo that, so the task can record it."""
     task = asyncio.current_task()
     if task is None or not task.cancelling() or error.args != (TIME_LIMIT,):
         return False

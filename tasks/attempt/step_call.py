@@ -1,4 +1,4 @@
-"""Call a step's function: bind its inputs, make its resources, judge what it returned."""
+"""Call a step's function: bind its inputs, make its resources, check what it returned."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from .calling import Calling
 
 
 class InputUnknown(BaseException):
-    """The class of an event that a step is for is not loaded here. No failure of the step: its work is parked.
+    """The class of one of a step's input events is not loaded here. The step does not fail: its work is parked.
 
     Attributes:
-        event: Its wire name.
+        event: The event's wire name.
     """
 
     def __init__(self, event: str) -> None:
@@ -41,18 +41,18 @@ class InputUnknown(BaseException):
 async def input_events(
     work: Work, registered: Registered, store: Store, causes: list[str] | None = None
 ) -> list[Event]:
-    """The events a work item is for, decoded: one, one per slot of a join, or the members of a fan-in.
+    """The input events of a work item, decoded: one, one per slot of a join, or the members of a fan-in.
 
     Args:
         work, registered, store: The work item, its workflow here, and where members are read.
-        causes: Gets in which spans the events and the answers were made, where that is known.
+        causes: A list to which the spans that made the events and answers are added, if known.
 
     Raises:
-        InputUnknown: The class of one of them, or of an answer to a wait of the step, is not loaded here.
-        EventMismatch: One does not fit its class.
+        InputUnknown: The class of an event, or of an answer to a wait of the step, is not loaded here.
+        EventMismatch: An event does not match its class.
     """
     envelopes = work.bound if work.members is None else await store.members(work)
-    # Answers count, too: code in which their class has another name would wait anew, and they were lost.
+    # Answers are checked too: if their class was renamed, the step would wait again and the answers would be lost.
     answers = [answer for name, answer in work.answers.items() if answer is not None and not name.startswith("child|")]
     if causes is not None:
         every = (*envelopes, *filter(None, work.answers.values()))
@@ -66,7 +66,7 @@ async def input_events(
 async def step_failed_event(
     work: Work, registered: Registered, error: Exception, elapsed_seconds: float, store: Store
 ) -> StepFailedEvent:
-    """What a `@catch_error` handler is given."""
+    """The event for a `@catch_error` handler."""
     inputs = await input_events(work, registered, store)
     gathered = work.members is not None or len(inputs) > 1
     return StepFailedEvent(
@@ -80,7 +80,7 @@ async def step_failed_event(
 
 
 async def call_step(work: Work, registered: Registered, behind: StepContext, store: Store, calling: Calling) -> Outcome:
-    """Execute user code once and say what came of it.
+    """Execute user code once and return its outcome.
 
     Args:
         work: The claimed work item.
@@ -91,10 +91,10 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
 
     Raises:
         InputUnknown, EventMismatch: As `input_events`.
-        Exception: Whatever the step raised.
+        Exception: What the step raised.
     """
     config = registered.steps[work.step]
-    # A large group is gathered in a list, too; only that has a first event beside.
+    # A large group is stored as members too, but its first event is also bound; an ungrouped fan-in has none bound.
     if work.members is not None and not work.bound and (by := config.event_parameters[0].by) is not None:
         return _grouped(await store.members(work), by)
     context: Context[Any] = Context.over(behind)
@@ -145,7 +145,7 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
 
 
 def _grouped(events: Sequence[Envelope], by: str) -> Grouped:
-    """Events by the value of a field, in the order in which the values first came."""
+    """Events grouped by the value of a field, in order of the first occurrence of each value."""
     groups: dict[str, list[Envelope]] = {}
     for event in events:
         groups.setdefault(json.dumps(event.field(by), sort_keys=True), []).append(event)
@@ -165,7 +165,7 @@ def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dic
 
 
 def _judge(config: StepConfig, returned: Any, behind: StepContext) -> Outcome:
-    """The rules of what a step may return; a breach is a failure of the step."""
+    """The outcome for what a step returned; raises if the step may not return that, which fails the step."""
     if returned is None:
         return Returned(None)
     if isinstance(returned, list) and config.list_returns:

@@ -25,7 +25,7 @@ from .running import AttemptFailed, DeliveryResult
 logger = logging.getLogger("umbel.step_task")
 
 ExecutorOf = Callable[[], Executor]
-#: Calls a function so that all of it sees a task as the current one, whichever threads execute it.
+#: Calls a function so that all its code sees a task as Celery's current task, in whatever thread it runs.
 InContextOf = Callable[[Task, Callable[[], DeliveryResult]], DeliveryResult]
 
 
@@ -41,7 +41,7 @@ class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
         super().__init__(message, *args, **options)
         try:
             fault = message_fault(message.payload)
-        except MemoryError:  # says nothing about the message
+        except MemoryError:  # not the message's fault
             raise
         except Exception as error:
             raise InvalidTaskError(f"its body does not deserialize: {error!r:.200}") from error
@@ -49,14 +49,14 @@ class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
             raise InvalidTaskError(fault)
 
     def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **kwargs: Any) -> Any:
-        """Report how long the step took, not the steps that its worker went on with in the same slot."""
+        """Report how long the step took, without the steps that its worker continued with in the same pool slot."""
         failed, result, runtime = failed__retval__runtime
         if isinstance(result, DeliveryResult) and result.seconds is not None:
             runtime = result.seconds
         return super().on_success((failed, result, runtime), **kwargs)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """A pool child died: hand back at once what it held, instead of waiting for its lease."""
+        """If a pool child died, release what it held at once instead of waiting for its lease to expire."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
@@ -66,7 +66,7 @@ class StepRequest(Request):  # type: ignore[misc]  # Celery is untyped
 
 
 class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
-    """Executes dispatches of one step. All options are this task's own; nothing is set app-wide."""
+    """Executes dispatches of one step. All options are set on this task only, never app-wide."""
 
     Request = StepRequest
     abstract = True
@@ -77,9 +77,9 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     serializer = "json"
     max_retries = 0
     acks_on_failure_or_timeout = True
-    throws = (AttemptFailed,)  # it is logged already, with its traceback
+    throws = (AttemptFailed,)  # already logged, with its traceback
     typing = False
-    #: Of Celery's log lines for each message: received, succeeded. Failures and retries have their own levels.
+    #: Level of Celery's log lines "received" and "succeeded" for each message. Failures and retries keep their levels.
     log_level = logging.DEBUG
     executor: ExecutorOf
     loop_executor: ExecutorOf
@@ -88,9 +88,9 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
     holds: Callable[[Any], bool]
 
     def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
-        """Celery's handler of this task's messages; it logs each of them as DEBUG.
+        """Celery's handler for this task's messages, logging each at DEBUG.
 
-        A message whose work is held, as its workflow is paused, is acknowledged and goes no further.
+        A message whose work is held because its workflow is paused is acknowledged and dropped.
         """
         handle = super().start_strategy(app, consumer, info=strategy.logger.debug, **options)
 
@@ -102,11 +102,11 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
         return handle_unless_held
 
     def run(self, run_id: str, work_id: str, dispatch_no: int) -> str:
-        """Follow one dispatch; the result is a text for logs.
+        """Process one dispatch; the result is a text for logs.
 
         Raises:
-            AttemptFailed: The step has failed and is not retried: Celery's state of this task is FAILURE.
-            Retry: It has failed and will be retried: the state is RETRY. The next attempt is a task of its own.
+            AttemptFailed: The step has failed and is not retried: Celery's state for this task is FAILURE.
+            Retry: The step has failed and will be retried: the state is RETRY. The next attempt is a separate task.
         """
         deliver = partial(self.executor().deliver_blocking, run_id, work_id, dispatch_no)
         try:
@@ -115,7 +115,7 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
             raise _for_celery(failed) from None
 
     async def run_async(self, run_id: str, work_id: str, dispatch_no: int) -> str:
-        """The same on the event loop of umbel's asyncio pool, which calls this instead."""
+        """`run` for umbel's asyncio pool, which calls this on its event loop instead."""
         try:
             return _noted(await self.loop_executor().deliver(run_id, work_id, dispatch_no), run_id, self.name)
         except AttemptFailed as failed:
@@ -123,7 +123,7 @@ class StepTask(Task):  # type: ignore[misc]  # Celery is untyped
 
 
 def _noted(result: DeliveryResult, run_id: str, task: str) -> DeliveryResult:
-    """Log now and then that messages are of runs which are not in this Redis: another deployment's, on this queue."""
+    """Log, at a limited rate, messages for runs that are not in this Redis: another deployment may share the queue."""
     global _next_note_at
     if result == Refusal.UNKNOWN.value and time.monotonic() >= _next_note_at:
         _next_note_at = time.monotonic() + _NOTE_SECONDS
@@ -141,18 +141,18 @@ def _noted(result: DeliveryResult, run_id: str, task: str) -> DeliveryResult:
 def _for_celery(failed: AttemptFailed) -> Exception:
     if failed.retry_delay_seconds is None:
         return failed
-    # Only the state: nothing is sent again, as `Task.retry` would.
+    # Only sets the state; unlike `Task.retry`, it sends no message.
     retry: Exception = Retry(exc=failed, when=failed.retry_delay_seconds)
     return retry.with_traceback(failed.__traceback__)
 
 
-#: Messages of unknown runs are logged at most so often by one process.
+#: Minimum time between two log lines of a process about unknown runs.
 _NOTE_SECONDS = 60.0
 _next_note_at = 0.0
 
 
 class _StepSuccesses(logging.Filter):
-    """Makes Celery's log line for each success DEBUG where the task is a step."""
+    """Lowers Celery's log line for each success to DEBUG if the task is a step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,14 +180,14 @@ def register_tasks(
     in_context_of: InContextOf,
     holds: Callable[[Any], bool],
 ) -> list[str]:
-    """Register one task per step and return their names. Doing it again replaces nothing."""
+    """Register one task per step and return their names. Tasks that are already registered are kept."""
     names = []
     for step in registered.plan.steps:
         names.append(step.task)
         _step_successes.tasks.add(step.task)
-        if step.task in app._tasks:  # two workflows may share a last name: the message says which run it is
+        if step.task in app._tasks:  # two workflows may share the name's last part; the message carries the run id
             continue
-        # Queue and priority are no attributes of the task, which Celery deprecates: every dispatch carries them.
+        # Queue and priority are not attributes of the task, since Celery deprecates that: each dispatch carries them.
         options: dict[str, Any] = {"name": step.task, "executor": staticmethod(executor)}
         options["loop_executor"] = staticmethod(loop_executor)
         options["child_lost"] = staticmethod(child_lost)

@@ -1,8 +1,8 @@
 """A time limit for synchronous step code: raises `StepTimeoutError` inside it.
 
 On the main thread a timer signal interrupts even a blocking system call. On other threads the exception is raised
-when the thread next executes Python code; a call that blocks inside C is not interrupted, and the durable deadline of
-the work item (see `lua/deadline.lua`) is what saves the run then.
+when the thread next executes Python code. A call that blocks inside C is not interrupted; the run is then saved by the
+work item's durable deadline (see `lua/deadline.lua`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def time_limit(seconds: float | None, text: str) -> Iterator[None]:
     """Run the block for at most `seconds`.
 
     Raises:
-        StepTimeoutError: The time is over; its text is `text`.
+        StepTimeoutError: The time limit was reached; the message is `text`.
     """
     if seconds is None:
         yield

@@ -1,4 +1,4 @@
-"""What becomes of an attempt whose outcome cannot be recorded, although Redis answers: it is charged, and bounded."""
+"""Attempts whose outcome cannot be recorded although Redis answers: they count as losses, and too many fail the run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ T = TypeVar("T")
 
 
 async def settle_unrecorded(engine: Engine, work: Work, error: BaseException) -> AttemptFailed:
-    """Count an attempt as lost that could not be recorded, or fail its run if it was lost too often.
+    """Count an attempt whose outcome could not be recorded as lost, or fail its run after too many losses.
 
-    It may have been an accident, so the step is executed again, as when its process dies; but no process has died, so
-    nothing is suspected of killing one. After as many losses as are charged the run fails with what went wrong.
+    The cause may be temporary, so the step is executed again, as after the death of its process. But no process has
+    died, so the work's suspicion does not rise. After `max_losses` losses the run fails with the error.
     *Promise:* an outcome that was recorded after all stands.
 
     Args:
-        engine: Of the deployment.
+        engine: The deployment's engine.
         work: The attempt.
-        error: What was raised instead of an answer.
+        error: What was raised instead of a reply.
 
     Returns:
         The failure, for Celery.
@@ -42,7 +42,7 @@ async def settle_unrecorded(engine: Engine, work: Work, error: BaseException) ->
     log_error(str(problem), error, about)
     held = work.held
     [(run_id, applied)] = await engine.leases.hand_back(work.owner, [held], charge=True, suspicion=work.suspicion)
-    if not applied.dispatches:  # it was recorded, or is another process's
+    if not applied.dispatches:  # it was recorded, or another process has it
         return AttemptFailed(str(problem))
     if work.losses + 1 < engine.store.settings.max_losses:
         await engine.dispatch(run_id, applied.dispatches)
@@ -61,9 +61,9 @@ async def settle_unrecorded(engine: Engine, work: Work, error: BaseException) ->
 
 
 async def undisturbed(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine in a task of its own, whatever the step has left behind that cancels the current one.
+    """Await a coroutine in a task of its own, even if something the step left behind cancels the current task.
 
-    A cancel scope that a step entered and never left does so at every turn of the loop.
+    A cancel scope that a step entered and never left does that at every turn of the loop.
 
     Raises:
         asyncio.CancelledError: The process stops the current task.

@@ -1,7 +1,7 @@
-"""What `Workflow(verbose=True)` prints: what the steps do, when they do it, in the process that does it.
+"""What `Workflow(verbose=True)` prints: what each step does, as it happens, in the process that executes it.
 
-The lines are those of LlamaIndex Workflows; the number behind a step's name is its slot among `num_workers`. They go to
-the logger `umbel.verbose` if that is heard at DEBUG or at INFO, else to standard output.
+The lines match those of LlamaIndex Workflows; the number after a step's name is its slot among `num_workers`. They go
+to the logger `umbel.verbose` if it is enabled for DEBUG or INFO, else to standard output.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def log_started(work: Work) -> None:
 
 
 def log_outcome(work: Work, outcome: Outcome) -> None:
-    """An attempt has ended; printed before that is recorded, so before anybody sees the run's end."""
+    """An attempt has ended. Printed before the outcome is recorded, so before anybody sees the run's end."""
     _say(f"{_who(work)} {_said(outcome)}")
     if isinstance(outcome, Returned) and outcome.ends and outcome.event is not None and outcome.event.is_a(names.STOP):
         _say(f"[result] {_summary(outcome.event)}")
 
 
 def log_enqueued(commands: Sequence[Command], applied: Applied) -> None:
-    """What an attempt has led to is recorded.
+    """An attempt's outcome is recorded: print which work it enqueued.
 
     Args:
-        commands: What was applied.
-        applied: The answer, which says what became ready by it.
+        commands: The commands that were applied.
+        applied: The reply, which lists the work that became ready.
     """
     ready = {dispatch.work_id: dispatch.step for dispatch in applied.dispatches}
     if applied.continued is not None:
@@ -101,10 +101,10 @@ def _said(outcome: Outcome) -> str:
 
 
 def _enqueued(commands: Sequence[Command], ready: Mapping[str, str]) -> Counter[str]:
-    """How many work items of each step were made but have to wait for one of its slots."""
+    """How many new work items of each step have to wait for a slot."""
     delivered = [command for command in commands if isinstance(command, Deliver)]
     waiting = Counter(each.step.name for each in delivered if each.work_id not in ready)
-    # Of staged work the ids are not known here; what is ready and was not delivered one by one is of it.
+    # The ids of staged work are not known here: ready work that was not delivered individually is staged work.
     staged = Counter(ready.values()) - Counter(each.step.name for each in delivered if each.work_id in ready)
     for command in commands:
         if isinstance(command, Splice):
@@ -121,7 +121,7 @@ def _short(name: str) -> str:
 
 
 def _summary(event: Envelope) -> str:
-    """An event's class and content, cut where it gets long."""
+    """An event's class and content, truncated if long."""
     fields = event.value()
     fields |= fields.pop("_data", {})
     content = ", ".join(f"{name}={field!r}" for name, field in fields.items())

@@ -1,4 +1,4 @@
-"""What a caller does to a run through its handler: sends events, cancels it or some of its steps."""
+"""Actions on a run through its handler: sending events, cancelling the run or some of its steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .settled import AwaitedOrBlocking
 
 
 class WithActions(AwaitedOrBlocking):
-    """Each method is done once, also when its answer is lost and it is asked again."""
+    """The actions of a handler. Each takes effect once, even if a reply is lost and the request is repeated."""
 
     run_id: str
     _engine: Engine
@@ -34,18 +34,18 @@ class WithActions(AwaitedOrBlocking):
     def send_event(self, event: Event, step: str | None = None) -> Awaitable[None]:
         """Send an event into the run, to all accepting steps and waiters or to one step.
 
-        May be awaited, and need not be: without a running event loop it blocks until the event is in Redis.
-        *Promise:* applied once, also when a lost answer makes us ask again.
+        On an event loop it starts at once and may be awaited; without one it blocks until the event is in Redis.
+        *Promise:* applied once, even if a reply is lost and the request is repeated.
 
         Raises:
             WorkflowRuntimeError: The run has ended; there is no such step, or it does not accept the event; or the run
-                was started by other code, which does not accept it while the code here does.
-            RunNotFound: No such run.
+                was started with other code that does not accept the event, although the code here does.
+            RunNotFound: There is no such run.
         """
         return self._begun(self._send(event, step))
 
     def deliver(self, event: Event) -> None:
-        """`send_event`, blocking wherever it is called."""
+        """`send_event`, blocking even on an event loop."""
         self._portal.call(self._send(event))
 
     async def _send(self, event: Event, step: str | None = None) -> None:
@@ -79,7 +79,7 @@ class WithActions(AwaitedOrBlocking):
             return
 
     def cancel(self) -> Awaitable[bool]:
-        """Cancel the run; True when this ended it. Blocking without an event loop, to be awaited with one."""
+        """Cancel the run; True if this call ended it. Blocks without an event loop; to be awaited on one."""
         return self._begun(self._cancel())
 
     async def _cancel(self) -> bool:

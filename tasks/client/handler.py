@@ -38,14 +38,14 @@ from .readings import BlockingFamilyReading, FamilyReading, Reading, gap_before
 from .settled import SettledList
 
 T = TypeVar("T")
-#: What a run results in.
+#: The result type of a run.
 ResultT = TypeVar("ResultT", default=Any)
 
 
 class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
-    """A run: `await handler` for its result, or `handler.result()` where there is no event loop.
+    """The caller's view of a run: `await handler` for its result, or `handler.result()` without an event loop.
 
-    Any number of handlers, in any processes, may look at one run.
+    Any number of handlers, in any processes, may refer to one run.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         return self._ctx
 
     def give_context(self, ctx: Context[Any]) -> None:
-        """Make the context that the run was started with its context."""
+        """Make the context with which the run was started the run's context."""
         ctx.becomes(self._face())
         self._ctx = ctx
 
@@ -107,7 +107,7 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         return self._awaited().__await__()
 
     def at_end(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Do this once, when the handler is awaited and the run has ended, before its result is given."""
+        """Set an action to execute once, when the handler is awaited and the run has ended, before it returns."""
         self._at_end = act
 
     async def _awaited(self) -> ResultT:
@@ -118,27 +118,27 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         return self._outcome(end)
 
     def result(self, timeout: float | None = None) -> ResultT:
-        """Wait for the run's result, blocking.
+        """Wait for the run's result. Blocks.
 
-        A `StopEvent` gives its `result`; of a subclass the event itself is the result.
+        For a `StopEvent` the result is its `result`; for a subclass it is the event itself.
 
         Args:
-            timeout: Seconds to wait. The run continues when they are over.
+            timeout: Seconds to wait. The run continues afterwards.
 
         Raises:
-            TimeoutError: Not ended in time.
-            WorkflowTimeoutError, WorkflowCancelledByUser: How the run ended.
-            ResultUnreadable: Its result cannot be read here; another process may be able to.
-            Exception: The run failed: what its step raised, in its own type.
+            TimeoutError: The run has not ended in time.
+            WorkflowTimeoutError, WorkflowCancelledByUser: The run ended this way.
+            ResultUnreadable: Its result cannot be read here; another process may be able to read it.
+            Exception: The run failed: the exception that its step raised, of its own type.
         """
         self._refuse_blocking("result", "await handler")
         return self._outcome(self._hub.wait_ended(self.run_id, timeout, self._started))
 
     async def stop_event_result(self) -> StopEvent:
-        """Wait for the end and return the event that ended the run, also for runs that failed or were cancelled."""
+        """Wait for the end and return the event that ended the run, even if the run failed or was cancelled."""
         await self._hub.await_ended(self.run_id, started=self._started)
         event = self.get_stop_event()
-        assert event is not None  # it has ended
+        assert event is not None  # the run has ended
         return event
 
     def get_stop_event(self) -> StopEvent | None:
@@ -149,11 +149,11 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         return self._ending(record.status, record.ending)
 
     def is_done(self) -> bool:
-        """Whether the run has ended, in whatever way."""
+        """Whether the run has ended, in any way."""
         return self._record().status != "running"
 
     def status(self) -> str:
-        """queued (it waits for its turn in a session), running, completed, failed, cancelled or timed_out."""
+        """queued (waiting for its turn in a session), running, completed, failed, cancelled or timed_out."""
         record = self._record()
         return "queued" if record.is_queued else record.status
 
@@ -185,16 +185,16 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         types: Collection[type[Event]] | None = None,
         include_children: bool = False,
     ) -> AsyncIterator[Event]:
-        """The run's events as they are published, from the first one; ends with the run's end.
+        """The run's events as they are published, from the first one; ends with the run.
 
-        Every call reads from the log, so late and second readers see everything; a call after an interrupted
-        one continues where that stopped.
+        Every call reads from the log, so late and additional readers see everything. If reading was interrupted, the
+        next call on the same handler resumes where it stopped.
 
         Args:
             expose_internal: Also step state changes, idleness and unhandled events.
             types: Only events of exactly these classes; the iterator still ends with the run.
-            include_children: Also the events of child runs and of theirs, from their first ones. The attribute `origin`
-                of the iterator is then the id of the run that published the event.
+            include_children: Also the events of all descendant runs, from their first ones. The attribute `origin`
+                of the iterator is then the id of the run that published the latest event.
         """
         if include_children:
             return FamilyReading(self, expose_internal, types)
@@ -204,11 +204,11 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         return reading
 
     def broke_off(self, position: int) -> None:
-        """A reading stopped behind this number; the next one goes on there."""
+        """A reader stopped after the event with this number; the next one resumes there."""
         self._stopped_at = position
 
     def decoded(self, found: StreamEvent) -> Event:
-        """A published event as an instance of its class, or the `UnreadableEvent` that stands for it."""
+        """A published event as an instance of its class, or an `UnreadableEvent` in its place."""
         envelope = found.envelope
         try:
             return decode_event(envelope, self._events)
@@ -225,7 +225,7 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         """`stream_events` without an event loop; blocks for each event.
 
         Raises:
-            TimeoutError: No event within `timeout` seconds.
+            TimeoutError: No event was published within `timeout` seconds.
         """
         self._refuse_blocking("events", "stream_events")
         if include_children:
@@ -251,10 +251,10 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
             self._stopped_at = None if exhausted else position
 
     def published(self, after: int = -1, expose_internal: bool = False) -> StreamReader:
-        """The run's events as data, with their numbers: for programs that pass them on.
+        """The run's events as data, with their numbers, for programs that forward them.
 
         Args:
-            after: Begin after this number; -1 is the beginning.
+            after: Begin after the event with this number; -1 is the beginning.
             expose_internal: Also step state changes, idleness and unhandled events.
         """
         return self._hub.reader(self.run_id, after, expose_internal)
@@ -273,19 +273,19 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
 
     @property
     def parent(self) -> WorkflowHandler | None:
-        """The run that waits for this one; None if it is not a child run."""
+        """The run that started this one as a child; None if it is not a child run."""
         parent = self._record().parent
         return None if parent is None else self.relative(parent)
 
     def children(self) -> Awaitable[list[WorkflowHandler]]:
-        """The child runs that were started, in no order. Blocking without an event loop, to be awaited with one."""
+        """The child runs that were started, in no order. Blocks without an event loop; to be awaited on one."""
         return self._begun(self._children())
 
     async def _children(self) -> list[WorkflowHandler]:
         return SettledList([self.relative(child) async for child in child_runs(self._engine.store, self.run_id)])
 
     def relative(self, run_id: str) -> WorkflowHandler:
-        """The handler of another run, of whatever workflow."""
+        """The handler of another run, of any workflow."""
         about: dict[str, Any] = {"limits": self._limits, "events": None, "code": None, "state_class": None}
         return WorkflowHandler(run_id, engine=self._engine, hub=self._hub, **about)
 
@@ -318,11 +318,11 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
 
     @deprecated("handler.exception() is deprecated: use await.")
     def exception(self) -> BaseException | None:
-        """Deprecated: what awaiting raises, None if the run has a result.
+        """Deprecated: the exception that awaiting raises; None if the run has a result.
 
         Raises:
             asyncio.InvalidStateError: The run has not ended.
-            asyncio.CancelledError: It was cancelled.
+            asyncio.CancelledError: The run was cancelled.
         """
         record = self._record()
         if record.status == "running":

@@ -1,9 +1,9 @@
-"""Starts over a connection that the calling thread has for itself meanwhile.
+"""Starts runs over a connection that only the calling thread uses during the call.
 
-`run()` blocks until the run is in Redis. Asking over the shared connection, which lives on the portal's loop, costs two
-changes of thread, which take longer than the script itself. So a start is sent and its answer read right here. This is
-the way while all is well: on whatever fault the shared connection is asked, which waits out outages. That is safe, as
-every script may be repeated.
+`run()` blocks until the run is in Redis. A request over the shared connection, which belongs to the portal's loop,
+needs two thread switches, and these take longer than the script itself. So the calling thread sends the start and reads
+the reply itself. After any fault the request is repeated over the shared connection, which waits for outages to end.
+This is safe because every script may be repeated.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from ...orchestration.store.verbs import Store
 
 T = TypeVar("T")
 
-#: A connection that was not used for this time, in seconds, is replaced: it may have died without notice.
+#: A connection that was unused for this many seconds is replaced: it may have died without notice.
 _IDLE_SECONDS = 30.0
-#: The most connections that are kept; more are in use only while as many threads start runs at the same time.
+#: Most idle connections that are kept; more are open only while that many threads start runs at the same time.
 _KEPT = 4
-#: The least time, in seconds, that the shared connection gets, whatever was spent before.
+#: The least time in seconds that the shared connection gets, however much was spent before.
 _LEAST_PATIENCE = 1.0
 
 
 class OwnConnection(Connection):
-    """Runs scripts in the calling thread. A coroutine that asks nothing else can be run by `drive`."""
+    """Runs scripts in the calling thread. A coroutine that makes no other requests can be run by `drive`."""
 
     def __init__(self, shared: Connection, *, silence_seconds: float = 5.0) -> None:
         """Args:
-        shared: What is asked in case of a fault.
-        silence_seconds: How long an answer may take before the shared connection is asked.
+        shared: The connection to use after a fault.
+        silence_seconds: How long a reply may take before the shared connection is used.
         """
         patience = shared.patience_seconds
         super().__init__(shared.url, shared.portal, patience_seconds=patience, silence_seconds=silence_seconds)
@@ -66,7 +66,7 @@ class OwnConnection(Connection):
         begun = time.monotonic()
         if (
             self._judged_pid != os.getpid()
-        ):  # whether this is a process of the deployment, the shared connection finds out
+        ):  # the shared connection checks whether this process belongs to the deployment
             self.portal.call(self._shared.command(call.what, "PING", patience_seconds=patience))
             self._judged_pid = os.getpid()
         try:
@@ -74,7 +74,7 @@ class OwnConnection(Connection):
         except (OSError, RedisError) as fault:
             spent = time.monotonic() - begun
             if isinstance(fault, TimeoutError) and spent < self._silence:
-                raise  # from a signal handler of the caller's
+                raise  # raised by a signal handler of the caller
             left = min(patience, max(_LEAST_PATIENCE, patience - spent))
             return self.portal.call(self._shared.run(call, patience_seconds=left))
         return call.read(reply)
@@ -83,7 +83,7 @@ class OwnConnection(Connection):
         """Send a request and read its reply.
 
         Raises:
-            OSError, RedisError: Redis refused it, or did not answer.
+            OSError, RedisError: Redis refused the request or did not answer.
         """
         connection = self._taken()
         try:
@@ -96,7 +96,7 @@ class OwnConnection(Connection):
                     raise ConnectionError("Connection closed by server.")
                 replies.feed(received)
             failpoint(name, "after")
-        except BaseException:  # also what interrupts the thread: the answer may be on its way
+        except BaseException:  # also if the thread is interrupted: the reply may still arrive
             connection.disconnect()
             raise
         if len(self._idle) < _KEPT:
@@ -108,7 +108,7 @@ class OwnConnection(Connection):
         return reply
 
     def _taken(self) -> Any:
-        if self._pid != os.getpid():  # a forked child uses nothing of what its parent has connected
+        if self._pid != os.getpid():  # a forked child must not use its parent's connections
             self._pid, self._idle = os.getpid(), deque()
         while self._idle:
             try:
@@ -123,7 +123,7 @@ class OwnConnection(Connection):
         return made
 
     def disconnect(self) -> None:
-        """Close what is connected. The next script connects again."""
+        """Close the idle connections. The next script connects again."""
         while self._idle:
             self._idle.pop()[0].disconnect()
 
@@ -143,16 +143,16 @@ class _WaitedFor:
 
 
 def engine_here(engine: Engine, connection: OwnConnection) -> Engine:
-    """An engine that does in the calling thread what the other does on the portal's loop."""
+    """An engine that works in the calling thread like `engine` on the portal's loop."""
     return Engine(Store(connection, engine.store.settings), _WaitedFor(engine, connection))
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in this thread that never waits for an event loop.
+    """Run, in this thread, a coroutine that never waits for an event loop.
 
     Raises:
-        RuntimeError: It does.
-        Exception: What it raised.
+        RuntimeError: The coroutine waits for an event loop.
+        Exception: What the coroutine raised.
     """
     try:
         coroutine.send(None)

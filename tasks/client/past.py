@@ -1,4 +1,4 @@
-"""The past of a run as its handler gives it: listed, looked at, verified, forked and put back."""
+"""The past of a run through its handler: list, inspect, verify, fork and rewind."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PointInTime(RunAt):
     _write: Callable[[RunAt, BaseSerializer | None], dict[str, Any]] = field(default=lambda *_: {}, repr=False)
 
     def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
-        """A snapshot as `ctx.to_dict` gives it, for `Context.from_dict`."""
+        """A snapshot in the form of `ctx.to_dict`, for `Context.from_dict`."""
         return self._write(self, serializer)
 
 
@@ -56,7 +56,7 @@ class Points(AsyncIterator[Point]):
         return [point async for point in self._found]
 
     def listed(self) -> list[Point]:
-        """All at once. Blocks, also on an event loop."""
+        """All points in a list. Blocks, even on an event loop."""
         found: list[Point] = self._all_at_once(self._listed())
         return found
 
@@ -65,7 +65,7 @@ class Points(AsyncIterator[Point]):
 
 
 class WithPast(ABC):
-    """What a handler knows of its run's past. Nothing here is slower for a long run than reading its journal."""
+    """The methods of a handler for its run's past. None takes longer than reading the run's journal."""
 
     run_id: str
     _engine: Engine
@@ -81,13 +81,13 @@ class WithPast(ABC):
         after: int = 0,
         newest_first: bool = False,
     ) -> Points:
-        """The changes of the run that are kept: `async for point in handler.history()`, or `for` without an event loop.
+        """The kept changes of the run: `async for point in handler.history()`, or `for` without an event loop.
 
         Args:
-            step: Only those about this step.
-            kinds: Only of these kinds: `start`, `claim`, `commit`, `state`, `send`, `wake`, `end`, …
-            after: Only those with a higher number.
-            newest_first: The last one first.
+            step: Only changes about this step.
+            kinds: Only changes of these kinds: `start`, `claim`, `commit`, `state`, `send`, `wake`, `end`, …
+            after: Only changes with a higher number.
+            newest_first: Begin with the last change.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -118,13 +118,13 @@ class WithPast(ABC):
     ) -> Any:
         """The run as it was at a point of its past. To be awaited; without an event loop it blocks and returns it.
 
-        It is rebuilt from the run's journal, by the very functions that were applied then. The run is only read.
+        It is rebuilt from the run's journal with the same functions that made the changes. The run is only read.
 
         Args:
             point: A point, its number, or `before STEP`, `after STEP`, `before STEP#2`.
             step: Instead of a point: the outcome of this step.
             nth: Which of its outcomes, from 1; -1 is the last.
-            edge: After the point, or before it: before an outcome is before its attempt began.
+            edge: After or before the point. Before an outcome means before its attempt began.
             at_: Instead of a point: after the last change up to this instant.
             event: Instead of a point: where a step first returned an event of this class.
 
@@ -132,9 +132,9 @@ class WithPast(ABC):
             A `PointInTime`.
 
         Raises:
-            HistoryUnavailable: The run has no such point, or it is not kept; the text says what there is.
-            HistoryDamaged: The journal cannot be done again.
-            RunNotFound: No such run, or its retention is over.
+            HistoryUnavailable: The run has no such point, or it is no longer kept; the message says what is available.
+            HistoryDamaged: The journal cannot be replayed.
+            RunNotFound: There is no such run, or its retention is over.
         """
         name = None if event is None else event_name(event)
         where = Where(step=step, nth=nth, edge=edge, at=at_, event=name) if point is None else _where(point, edge)
@@ -145,7 +145,7 @@ class WithPast(ABC):
         return PointInTime(**vars(found), _write=self._written)
 
     def snapshot_at(self, point: PointLike) -> dict[str, Any]:
-        """What `Context.from_dict` goes on from: a snapshot as of a point. Blocks, also on an event loop.
+        """A snapshot as of a point, for `Context.from_dict`. Blocks, even on an event loop.
 
         Raises:
             HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
@@ -154,12 +154,12 @@ class WithPast(ABC):
         return self._written(found, None)
 
     def verify(self) -> Any:
-        """Rebuild the run from its journal and compare it with what is there. To be awaited, as `at`.
+        """Rebuild the run from its journal and compare it with the stored run. To be awaited, as `at`.
 
         *Promise:* the run is only read, and may be running.
 
         Returns:
-            A `Verified`: `holds`, and `differences`.
+            A `Verified` with `holds` and `differences`.
 
         Raises:
             HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
@@ -181,40 +181,41 @@ class WithPast(ABC):
         keep_idempotency_keys: bool = False,
         timeout_seconds: float | None = None,
     ) -> Any:
-        """Start a run that goes on from a point of this one's past. To be awaited, as `at`.
+        """Start a new run that continues from a point of this run's past. To be awaited, as `at`.
 
-        What was executing at the point is executed again; what had been done stays done, and is not executed. Joins,
-        waiters, the inbox and counted failures are as they were; timers have left what they had left. A step that
-        waits for an answer waits again.
+        Steps that were executing at the point are executed again; steps that had ended are not. Joins, waiters, the
+        inbox and failure counts are as they were at the point; timers keep the time that they had left. A step that
+        was waiting for an answer waits again.
 
-        *Promise:* this run is only read. The new one begins in one step, or nothing of it stays.
+        *Promise:* this run is only read. The new run begins atomically, or nothing of it remains.
 
         Args:
             point: As in `at`.
-            run_id: Of the new run; by default a generated one.
-            session: Begin a session of this name with it, which has the run's state.
-            state: How `ctx.store` is changed before: a JSON Patch, a dict of top-level keys (None deletes one), or a
+            run_id: Id of the new run; by default a generated one.
+            session: Begin a new session of this name with the new run and its state.
+            state: How to change `ctx.store` first: a JSON Patch, a dict of top-level keys (None deletes a key), or a
                 function of the state.
-            events: By work item, or by step where it has one: the event it is executed with instead, or a dict of
-                fields of its event to replace.
-            reuse: "recorded": what this run has recorded after the point is taken instead of executing a step again,
-                where the step's events, and the keys of `ctx.store` that it has read, are the same. Code, resources,
-                clocks and what else a step looks at are not compared.
-            answers: "recorded": an event from outside that has answered a `wait_for_event` after the point answers it
-                in the new run too, and is not asked for.
-            children: What becomes of child runs that a step waits for at the point. "keep": the new run takes the ends
-                that this one has had from them since, and waits for those that go on; they stay this run's, and do not
-                end with the new one. "fork": each is forked too, as it was at that instant.
-            code: What it runs by: the workflow as it is loaded here, if it is, or as this run started with it.
-            keep_idempotency_keys: `ctx.idempotency_key` is what it is in this run for the same work.
+            events: By work item, or by step if it has only one: the event to execute it with instead, or a dict of
+                fields to replace in its event.
+            reuse: "recorded": outcomes that this run recorded after the point are reused instead of executing steps,
+                if a step's events and the keys of `ctx.store` that it read are the same. Code, resources,
+                clocks and anything else that a step depends on are not compared.
+            answers: "recorded": an event from outside that answered a `wait_for_event` after the point also answers it
+                in the new run, which does not ask again.
+            children: What happens to child runs that a step waits for at the point. "keep": the new run takes over the
+                ends that this run has received since, and waits for children that are still running; they remain this
+                run's children and do not end with the new run. "fork": each child is forked too, as of that instant.
+            code: "current": the new run uses the workflow as loaded here, if it is loaded. "recorded": it uses the plan
+                with which this run started.
+            keep_idempotency_keys: `ctx.idempotency_key` is the same as in this run for the same work.
             timeout_seconds: Its time limit from now; by default that of this run.
 
         Returns:
-            Its handler.
+            The new run's handler.
 
         Raises:
-            ContextSerdeError: The code lacks steps that the work is for. Nothing was written.
-            WorkflowRuntimeError: An edit does not fit, or the time limit is no number of seconds. Nothing was written.
+            ContextSerdeError: The code lacks steps for which there is work. Nothing was written.
+            WorkflowRuntimeError: An edit does not fit, or the time limit is invalid. Nothing was written.
             RunExists, SessionExists: The run id or the session is taken.
             HistoryUnavailable, HistoryDamaged, RunNotFound: As in `at`.
         """
@@ -279,23 +280,27 @@ class WithPast(ABC):
         events: Mapping[str, Event | Mapping[str, Any]] | None = None,
         timeout_seconds: float | None = None,
     ) -> Any:
-        """Put the run itself back to a point of its past, whatever became of it. To be awaited, as `at`.
+        """Rewind the run itself to a point of its past, however it has ended. To be awaited, as `at`.
 
-        It goes on from there as in `fork`, under its id, by the plan that it started with. Its history goes on too:
-        what it did before stays readable. Nothing that was published is unpublished; `WorkflowRewound` is added.
+        It continues from there as in `fork`, but under its own id and with the plan that it started with. Its history
+        continues too: earlier changes stay readable. Published events stay published; a `WorkflowRewound` is added.
 
-        *Promise:* one script. From that instant every outcome, event and write of an attempt that began before is
-        refused, wherever it is executed. Of two calls at once one comes after the other.
+        Child runs begun after the point are cancelled; those that the run waited for at the point continue.
+
+        *Promise:* one script. From then on every outcome, event and write of an attempt that began before is
+        refused, wherever it is executed. Two concurrent calls are applied one after the other.
 
         Args:
             point: As in `at`.
-            stop_running: Also if the run goes on: what it is executing is stopped.
+            stop_running: Rewind the run even if it is running: the steps being executed are stopped.
             state, events: As in `fork`.
-            timeout_seconds: Its time limit from now; by default what it was started with.
+            timeout_seconds: Its time limit from now; by default the one that it was started with.
 
         Raises:
-            RunError: The run goes on, or has child runs, or its session is at another run. Nothing was written.
-            WorkflowRuntimeError, ContextSerdeError, HistoryUnavailable, HistoryDamaged, RunNotFound: As in `fork`.
+            RunError: The run is running and `stop_running` is false; or its session has moved on to another run, or it
+                waits for its turn in the session. Nothing was written.
+            HistoryUnavailable: As in `at`; or the run had no work left at the point. Nothing was written.
+            WorkflowRuntimeError, ContextSerdeError, HistoryDamaged, RunNotFound: As in `fork`.
         """
         _check_time_limit(timeout_seconds)
         return self._do(self._rewind(point, state, events or {}, timeout_seconds, stop_running=stop_running))
@@ -332,7 +337,7 @@ class WithPast(ABC):
         try:
             decode_event(envelope, self._events)
         except UnknownEvent:
-            return  # only the workers have its class
+            return  # its class is not loaded here; the workers may have it
         except EventMismatch as error:
             cause = error.__cause__
             problems = field_problems(cause if isinstance(cause, Exception) else error)
@@ -346,7 +351,7 @@ class WithPast(ABC):
     def _written(self, at: RunAt, serializer: BaseSerializer | None) -> dict[str, Any]: ...
 
     def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """On an event loop begin at once and be awaited; elsewhere block and return the value."""
+        """On an event loop start at once and return an awaitable; elsewhere block and return the value."""
         call = self._engine.store.connection.portal.call
         try:
             loop = asyncio.get_running_loop()
@@ -364,10 +369,10 @@ def _check_time_limit(seconds: object) -> None:
 
 
 def _is(name: str, value: str, one: str, other: str) -> bool:
-    """Whether an option has the one value.
+    """Whether an option has the value `one`.
 
     Raises:
-        WorkflowRuntimeError: It has neither.
+        WorkflowRuntimeError: It has neither value.
     """
     if value not in (one, other):
         raise WorkflowRuntimeError(f"{name} must be {other!r} or {one!r}; got {value!r}.")

@@ -22,7 +22,7 @@ class Paused:
 
     Attributes:
         kind: "workflow" or "queue".
-        name: As it was paused: of a workflow the whole name or its last part.
+        name: The name used to pause it: for a workflow the full name or its last part.
         since: By the clock of Redis, in UTC.
     """
 
@@ -32,12 +32,12 @@ class Paused:
 
 
 def pause(workflow: Pausable | None = None, *, queue: str | None = None, runtime: Runtime | None = None) -> None:
-    """Let no worker begin steps of a workflow, or take messages from a queue, until it is resumed. Blocking.
+    """Stop workers from starting steps of a workflow or taking messages from a queue, until it is resumed. Blocks.
 
-    Running steps continue; runs can be started and wait at their next step, and their time limits continue.
+    Running steps continue. Runs can be started; they wait at their next step, and their time limits keep running.
 
-    *Promise:* recorded in Redis, so it outlives all processes and holds for workers that start later. Running workers
-    obey within three of their sweeps. Nothing is lost.
+    *Promise:* recorded in Redis, so it outlives all processes and applies to workers that start later. Running workers
+    apply it within three of their sweeps. Nothing is lost.
 
     Args:
         workflow: Its class, an instance, or its name; the last part of the name is enough.
@@ -56,9 +56,9 @@ def pause(workflow: Pausable | None = None, *, queue: str | None = None, runtime
 
 
 def resume(workflow: Pausable | None = None, *, queue: str | None = None, runtime: Runtime | None = None) -> bool:
-    """Let workers continue with a paused workflow or queue; False if it was not paused under this name. Blocking.
+    """Let workers continue with a paused workflow or queue; False if it was not paused under this name. Blocks.
 
-    *Promise:* what was held back is dispatched by workers within three of their sweeps, also if this process dies.
+    *Promise:* workers dispatch the work that was held back within three of their sweeps, even if this process dies.
 
     Args:
         workflow: As in `pause`.
@@ -76,7 +76,7 @@ def resume(workflow: Pausable | None = None, *, queue: str | None = None, runtim
 
 
 def paused(*, runtime: Runtime | None = None) -> list[Paused]:
-    """What is paused in the deployment, workflows first. Blocking.
+    """The paused workflows and queues of the deployment, workflows first. Blocks.
 
     Raises:
         NotConfigured, StoreUnavailable: There is no Redis to ask.

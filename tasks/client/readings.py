@@ -1,4 +1,4 @@
-"""Readings of streams: of one run, or of a run with its child runs."""
+"""Readers of streams: of one run, or of a run with its child runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..events.run_events import ChildRunStarted, UnreadableEvent
 
 
 class Readable(Protocol):
-    """A handler, as far as readings need it."""
+    """The methods of a handler that readers need."""
 
     run_id: str
 
@@ -23,20 +23,20 @@ class Readable(Protocol):
         ...
 
     def broke_off(self, position: int) -> None:
-        """A reading stopped behind this number."""
+        """A reader stopped after the event with this number."""
         ...
 
     def stream_events(self, expose_internal: bool = False) -> AsyncIterator[Event]:
-        """A reading of one run."""
+        """A reader of one run."""
         ...
 
     def relative(self, run_id: str) -> Self:
-        """The handler of another run, of whatever workflow."""
+        """The handler of another run, of any workflow."""
         ...
 
 
 def gap_before(found: StreamEvent, stream: StreamReader) -> UnreadableEvent | None:
-    """What stands for the events that left the log before they were read, if this is the first one behind them."""
+    """The event that reports a gap, if `found` is the first event after events that left the log before being read."""
     missing = stream.first_missing
     if missing is None or missing >= found.seq:
         return None
@@ -47,13 +47,13 @@ def gap_before(found: StreamEvent, stream: StreamReader) -> UnreadableEvent | No
 
 
 class Reading(AsyncIterator[Event]):
-    """One reading of a run's stream. Not a generator, whose end is noticed only some time after a reader breaks off."""
+    """A reader of a run's stream. Not a generator, because that is finalized only some time after iteration stops."""
 
     def __init__(self, handler: Readable, stream: StreamReader, *, tells_gaps: bool) -> None:
         """Args:
-        handler: Whose run is read.
+        handler: The handler of the run.
         stream: The run's events as data.
-        tells_gaps: An `UnreadableEvent` stands for those that left the log before they were read.
+        tells_gaps: Whether an `UnreadableEvent` reports events that left the log before they were read.
         """
         self._handler, self._stream, self._tells_gaps = handler, stream, tells_gaps
         self._found = stream.aevents()
@@ -79,18 +79,18 @@ class Reading(AsyncIterator[Event]):
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the task that reads has ended: cancelled, its traceback may keep this object for long."""
+        """Whether the reading task has ended. If it was cancelled, its traceback may still keep this object alive."""
         task = None if self._reader is None else self._reader()
         return task is not None and task.done()
 
     def break_off(self) -> None:
-        """Tell the handler where the reading stopped."""
+        """Report to the handler where reading stopped."""
         position, self._position = self._position, None
         if position is not None:
             self._handler.broke_off(position)
 
     async def aclose(self) -> None:
-        """Break off."""
+        """Stop reading."""
         self.break_off()
         await self._found.aclose()
 
@@ -99,12 +99,12 @@ class Reading(AsyncIterator[Event]):
 
 
 class FamilyReading(AsyncIterator[Event]):
-    """The events of a run and of its child runs, theirs included: those of each run in its order.
+    """The events of a run and of all its descendants; the events of each run are in order.
 
-    The last event is the one that ends the run. Before it come all events of children that end with the run.
+    The last event is the one that ends the run. It comes after all events of children that do not outlive the run.
 
     Attributes:
-        origin: The run that published the event which came last.
+        origin: The run that published the latest event.
     """
 
     def __init__(self, root: Readable, expose_internal: bool, types: Collection[type[Event]] | None) -> None:
@@ -124,14 +124,14 @@ class FamilyReading(AsyncIterator[Event]):
         return event
 
     async def aclose(self) -> None:
-        """Break off."""
+        """Stop reading."""
         if self._reading is not None:
             self._reading.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reading
 
     def abandon(self) -> None:
-        """Break off, from any thread and without waiting for it."""
+        """Stop reading without waiting. May be called from any thread."""
         if self._reading is not None:
             with suppress(RuntimeError):  # its loop is closed already
                 self._reading.get_loop().call_soon_threadsafe(self._reading.cancel)
@@ -144,7 +144,7 @@ class FamilyReading(AsyncIterator[Event]):
             await self._events.put(None)
 
     async def _read(self, run: Readable, group: asyncio.TaskGroup) -> None:
-        """Read one run to its end, and its children beside it."""
+        """Read one run to its end, and its children concurrently."""
         children: list[asyncio.Task[None]] = []
         left_alone: list[asyncio.Task[None]] = []
         last: Event | None = None
@@ -170,21 +170,21 @@ class FamilyReading(AsyncIterator[Event]):
 
 
 class BlockingFamilyReading(Iterator[Event]):
-    """A `FamilyReading` for code without an event loop; it is broken off when nothing refers to it any more."""
+    """A `FamilyReading` for code without an event loop; it stops when nothing refers to it any more."""
 
     def __init__(
         self, family: FamilyReading, call: Callable[[Coroutine[Any, Any, Event]], Event], timeout: float | None
     ) -> None:
         """Args:
-        family: What is read.
-        call: Blocks until a coroutine has ended on the loop of the connections.
-        timeout: Longest wait for an event in seconds; None waits as long as the run lives.
+        family: The reader to use.
+        call: Runs a coroutine on the loop of the connections and blocks until it has ended.
+        timeout: Longest wait for an event in seconds; None is no limit.
         """
         self._family, self._events = family, _blocking(family, call, timeout)
 
     @property
     def origin(self) -> str:
-        """The run that published the event which came last."""
+        """The run that published the latest event."""
         return self._family.origin
 
     def __next__(self) -> Event:

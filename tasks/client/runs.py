@@ -1,4 +1,4 @@
-"""Many runs at once: finding, cancelling, resuming and deleting them."""
+"""Operations on many runs: finding, cancelling, resuming and deleting them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .runtime import Runtime, current_runtime
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run as it stood when it was listed.
+    """A run as it was when it was listed.
 
     Attributes:
         run_id: For `umbel.attach`.
         workflow: The workflow's name.
         status: running, completed, failed, cancelled or timed_out.
-        tags: What it was started with, see `Workflow.with_options`.
-        started_at, ended_at: By the clock of Redis, in UTC; None while the run is running.
-        parent: The run that started it.
+        tags: The tags it was started with, see `Workflow.with_options`.
+        started_at, ended_at: By the clock of Redis, in UTC; `ended_at` is None while the run is running.
+        parent: The run that started it as a child, if any.
     """
 
     run_id: str
@@ -50,19 +50,19 @@ def runs(
     limit: int | None = 100,
     runtime: Runtime | None = None,
 ) -> list[RunSummary]:
-    """The newest runs that meet all conditions: by their start while they run, else by their end. Blocking.
+    """The newest runs that meet all conditions, by start time if they are running, else by end time. Blocks.
 
-    Runs are walked from the newest to the oldest, in some 2 ms per 100 of them, until `limit` are found.
+    Runs are searched from the newest to the oldest, at about 2 ms per 100 runs, until `limit` are found.
 
     Args:
         status: One or several of running, completed, failed, cancelled, timed_out.
         workflow: A workflow or its class, or one or several names; the last part of a name is enough.
-        tags: The runs have all of these.
-        started_after: They began later; a datetime without a zone is local time.
-        started_before: They began earlier.
-        ended_before: They ended earlier.
+        tags: Only runs that have all of these tags.
+        started_after: Only runs that began later; a datetime without a time zone is local time.
+        started_before: Only runs that began earlier.
+        ended_before: Only runs that ended earlier.
         limit: At most this many; None for all.
-        runtime: By default what umbel is configured with.
+        runtime: By default the one that umbel is configured with.
 
     Raises:
         WorkflowRuntimeError: There is no such status.
@@ -81,13 +81,13 @@ def runs(
 
 
 def cancel_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = None) -> list[str]:
-    """Cancel the given runs that are running; returns their ids. Blocking.
+    """Cancel those of the runs that are running, and return their ids. Blocks.
 
-    *Promise:* each run is ended by one script; a crash in between leaves the rest as it was, and the same call again
-    ends it.
+    *Promise:* each run is ended by one script. A crash in between leaves the remaining runs unchanged, and repeating
+    the call ends them.
 
     Raises:
-        WorkflowRuntimeError: Something is not a run id.
+        WorkflowRuntimeError: One of the ids is not a valid run id.
         StoreUnavailable: Redis did not answer.
     """
     runtime = current_runtime() if runtime is None else runtime
@@ -99,12 +99,12 @@ def cancel_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = N
 
 
 def retry_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = None) -> list[str]:
-    """Resume the given runs that failed, were cancelled or timed out; returns their ids. Blocking.
+    """Resume those of the runs that failed, were cancelled or timed out, and return their ids. Blocks.
 
-    Unfinished steps are executed again, finished ones are kept. *Promise:* as of `cancel_runs`.
+    Unfinished steps are executed again; finished steps are kept. *Promise:* as for `cancel_runs`.
 
     Raises:
-        WorkflowRuntimeError: Something is not a run id.
+        WorkflowRuntimeError: One of the ids is not a valid run id.
         StoreUnavailable: Redis did not answer.
     """
     runtime = current_runtime() if runtime is None else runtime
@@ -120,26 +120,26 @@ def retry_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = No
 
 
 def delete_runs(runs: Iterable[str | RunSummary], *, runtime: Runtime | None = None) -> list[str]:
-    """Delete the given runs that have ended, with everything stored of them; returns their ids. Blocking.
+    """Delete those of the runs that have ended, with everything stored for them, and return their ids. Blocks.
 
-    The state that a run shares with others goes with the newest of them. *Promise:* as of `cancel_runs`. What is
-    deleted cannot be brought back.
+    State that a run shares with others is deleted with the newest of them. *Promise:* as for `cancel_runs`. Deleted
+    runs cannot be restored.
 
     Raises:
-        WorkflowRuntimeError: Something is not a run id.
+        WorkflowRuntimeError: One of the ids is not a valid run id.
         StoreUnavailable: Redis did not answer.
     """
     runtime = current_runtime() if runtime is None else runtime
 
     async def delete(run_id: str) -> bool:
-        await runtime.store.run(run_id)  # raises if there is none
+        await runtime.store.run(run_id)  # raises if there is no such run
         return await runtime.store.purge(run_id)
 
     return runtime.portal.call(_each(runs, delete))
 
 
 async def _each(runs: Iterable[str | RunSummary], act: Callable[[str], Awaitable[bool]]) -> list[str]:
-    """Those for which it was done; of those that are not there, nothing is said."""
+    """Act on each run and return the ids of those for which it was done; runs that do not exist are skipped."""
     done = []
     for run in [check_run_id(run.run_id if isinstance(run, RunSummary) else run) for run in runs]:
         try:

@@ -1,4 +1,4 @@
-"""The runtime: one process's way to a deployment. Where runs are started, attached to and streamed from."""
+"""The runtime: a process's connection to a deployment, through which runs are started, attached to and streamed."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ logger = logging.getLogger("umbel.runtime")
 
 
 class Runtime:
-    """The connections of one process, opened when first needed; safe to share between threads and event loops."""
+    """The connections of a process, opened on first use; safe to share between threads and event loops."""
 
     def __init__(
         self, settings: Settings | None = None, *, app: Celery | None = None, registry: Registry | None = None
     ) -> None:
         """Args:
-        settings: Equal in all processes of the deployment; by default those of the environment.
-        app: A Celery app whose broker is used; by default one that only sends.
-        registry: Workflows known here; a worker shares its own.
+        settings: The same in all processes of the deployment; by default those of the environment.
+        app: The Celery app whose broker is used; by default one that only sends.
+        registry: The workflows known here; a worker shares its own.
 
         Raises:
             NotConfigured: The settings have no Redis URL.
-            ConfigurationError: They ask for OpenTelemetry, which is not installed.
+            ConfigurationError: The settings enable OpenTelemetry, which is not installed.
         """
         settings = Settings.from_environment() if settings is None else settings
         if settings.redis_url is None:
@@ -83,7 +83,7 @@ class Runtime:
         self.engine = Engine(self.store, self.dispatcher)
         is_direct = (
             settings.direct_starts and self.store.connection.spans_shards
-        )  # a cluster is asked over the shared one
+        )  # requests to a cluster use the shared connection
         self._own_connection = OwnConnection(self.store.connection) if is_direct else None
         self._engine_here = engine_here(self.engine, self._own_connection) if self._own_connection else None
         self._hub: StreamHub | None = None
@@ -92,7 +92,7 @@ class Runtime:
 
     @property
     def hub(self) -> StreamHub:
-        """The one live connection of this process; a forked child gets its own."""
+        """The stream hub of this process, with its one connection for events; a forked child gets its own."""
         with self._lock:
             if self._hub is None or self._hub_pid != os.getpid():
                 self._hub, self._hub_pid = StreamHub(self.store), os.getpid()
@@ -115,21 +115,21 @@ class Runtime:
     ) -> WorkflowHandler:
         """Begin a run. *Promise:* when this returns, the run is in Redis and will be executed.
 
-        Without an event the run takes up the work of `begin_with`, the live state of another run; with one it has only
-        that run's `ctx.store`. With `num_concurrent_runs` it may have to wait for its place first; its time-out counts
-        from then.
+        Without an event the run continues the work of `begin_with`, the live state of another run; with an event it
+        gets only that run's `ctx.store`. With `num_concurrent_runs` it may have to wait for admission first; its
+        timeout counts from then.
 
-        In a `session` it has that session's `ctx.store`; see `Session.run`. *Promise:* one run of a session goes on at
+        In a `session` it has that session's `ctx.store`; see `Session.run`. *Promise:* one run of a session executes at
         a time, and the script that ends it begins the next one.
 
-        `start_id` names this start, unguessably: starting again with it means the run that was started, as long as that
-        is kept. Not with `begin_with`, nor to "join".
+        `start_id` is an unguessable name for this start: starting again with it refers to the same run, as long as
+        that run is kept. It cannot be combined with `begin_with` or "join".
 
         Raises:
             RunExists: The id is taken.
-            SessionBusy, SessionFull, SessionClosed: The session does not take it.
-            WorkflowRuntimeError: There is no such `when_busy`.
-            StoreUnavailable: Redis did not answer; with an id of your own, starting again is safe.
+            SessionBusy, SessionFull, SessionClosed: The session does not accept the run.
+            WorkflowRuntimeError: `when_busy` has an unknown value.
+            StoreUnavailable: Redis did not answer; with a custom id, starting again is safe.
         """
         if session is not None and when_busy not in get_args(WhenBusy):
             raise WorkflowRuntimeError(
@@ -157,7 +157,7 @@ class Runtime:
         started = self.hub.expect(run_id)
         here = None if self.portal.is_here() else self._engine_here
         if begin_with is not None or session is not None or num_concurrent_runs is not None:
-            here = None  # that takes more than one script
+            here = None  # such a start needs more than one script
         begin = self._begin(
             here or self.engine,
             run_id,
@@ -182,7 +182,7 @@ class Runtime:
     def _start_or_send(
         self, workflow: WorkflowDefinition, event: StartEvent, session: str, **about: Any
     ) -> WorkflowHandler:
-        """Send an event to the run of a session that goes on, or start one with it: one script decides for either."""
+        """Send an event to the running run of a session, or start a run with it; each is done by one script."""
         while True:
             try:
                 return self.start(workflow, event, session=session, when_busy="reject", **about)
@@ -194,7 +194,7 @@ class Runtime:
                     handler.deliver(event)
                     return handler
             except (RunEnded, RunNotFound):
-                continue  # it has ended meanwhile
+                continue  # the run has ended meanwhile
 
     async def _begin(
         self,
@@ -216,16 +216,16 @@ class Runtime:
         await engine.started(run_id, plan, reply, limited=about["num_concurrent_runs"] is not None)
 
     def prepare(self, workflow: WorkflowDefinition, run_id: str) -> None:
-        """Called before a run is started; a runtime that brings its own worker makes sure it knows the workflow."""
+        """Called before a run is started. A runtime with its own worker ensures here that it knows the workflow."""
 
     def limits_of(self, workflow: str) -> Limits:
-        """For routing the events of a workflow's runs; a runtime with several workers of its own tells them apart."""
+        """The limits for routing events of a workflow's runs; a runtime with several workers distinguishes them."""
         return self.engine.limits
 
     def handler(
         self, run_id: str, workflow: WorkflowDefinition | None = None, started: StartedRun | None = None
     ) -> WorkflowHandler:
-        """A handler for a run that is known to exist; `started` is what the hub expects of a run begun here."""
+        """A handler for a run that is known to exist; `started` is the hub's record of a run that was started here."""
         registered = None if workflow is None else self.registry.find(workflow.workflow_name, run_id)
         return WorkflowHandler(
             run_id,
@@ -240,7 +240,7 @@ class Runtime:
         )
 
     def attach(self, run_id: str) -> WorkflowHandler:
-        """A handler for any run, started by whatever process.
+        """A handler for any run, started by any process.
 
         Raises:
             RunNotFound: There is no such run.
@@ -261,7 +261,7 @@ class Runtime:
         return self.handler(run_id, workflow)
 
     def journal(self, run_id: str) -> list[Point]:
-        """The changes of a run that are kept, oldest first, as `handler.history()`. Blocks.
+        """The kept changes of a run, oldest first, as `handler.history()`. Blocks.
 
         Raises:
             RunNotFound: There is no such run.
@@ -271,12 +271,12 @@ class Runtime:
     def restore(
         self, workflow: WorkflowDefinition, snapshot: Mapping[str, Any] | None = None, records: Sequence[Point] = ()
     ) -> Context[Any]:
-        """A context to run with, that goes on behind the last of these changes of a run: `workflow.run(ctx=…)`. Blocks.
+        """A context for `workflow.run(ctx=…)` that continues after the last of these changes of a run. Blocks.
 
         Args:
             workflow: What is run.
-            snapshot: Without records: what `to_dict()` gave. With some they suffice.
-            records: The beginning of what `journal` gave.
+            snapshot: The result of `to_dict()`; only needed without records.
+            records: The first changes returned by `journal`, up to the one to continue from.
 
         Raises:
             ContextSerdeError: The snapshot cannot be used, or neither is given.
@@ -290,13 +290,13 @@ class Runtime:
         return Context.from_dict(workflow, snapshot)
 
     def handler_of(self, record: RunRecord) -> WorkflowHandler:
-        """A handler for a run that was just read."""
+        """A handler for a run whose record was just read."""
         registered = self.registry.find(record.workflow, record.run_id)
         return self.handler(record.run_id, registered.workflow if registered else None)
 
     @contextmanager
     def registering(self) -> Iterator[None]:
-        """Within the block, workflows that name no runtime are run on this one: it is the default runtime."""
+        """Make this the default runtime within the block, for workflows that name no runtime."""
         with use_runtime(self):
             yield
 
@@ -322,10 +322,10 @@ _default_lock = threading.Lock()
 
 
 def current_runtime() -> Runtime:
-    """The default runtime: the one in use, else one made from `UMBEL_*`.
+    """The default runtime: the one that was set, else one made from the `UMBEL_*` settings.
 
     Raises:
-        NotConfigured: Neither exists. umbel never starts a Redis that nobody asked for.
+        NotConfigured: Neither is available. umbel never starts a Redis server without being asked to.
     """
     global _default
     with _default_lock:
@@ -338,7 +338,7 @@ def current_runtime() -> Runtime:
 
 
 def set_default_runtime(runtime: Runtime | None) -> Runtime | None:
-    """Make this the default runtime; returns the one before."""
+    """Make this the default runtime and return the previous one."""
     global _default
     with _default_lock:
         before, _default = _default, runtime
@@ -347,7 +347,7 @@ def set_default_runtime(runtime: Runtime | None) -> Runtime | None:
 
 @contextmanager
 def keep_default_runtime() -> Iterator[None]:
-    """Whatever becomes the default runtime within a block, afterwards it is the one from before."""
+    """Restore the default runtime at the end of the block."""
     with _default_lock:
         before = _default
     try:
@@ -369,6 +369,6 @@ def attach(run_id: str) -> WorkflowHandler:
 
     Raises:
         RunNotFound: There is no such run.
-        NotConfigured: Nothing says where Redis is.
+        NotConfigured: No Redis URL is configured.
     """
     return current_runtime().attach(run_id)

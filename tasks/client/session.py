@@ -37,10 +37,10 @@ from .workflow import Workflow
 
 T = TypeVar("T")
 
-#: How a run of a session uses the state: its own turn, or beside others on a copy, which it may change or not.
+#: How a run uses a session's state: in its turn ("write"), or at any time on a copy that it can change ("copy") or not.
 Access = Literal["write", "read", "copy"]
 
-#: How long putting a state back waits for the end of an edit, and how often it asks.
+#: How long setting a state back waits for the end of an edit, and how often it asks.
 EDIT_PATIENCE_SECONDS, EDIT_PAUSE_SECONDS = 60.0, 0.05
 
 
@@ -59,7 +59,7 @@ class SessionVersion:
 
     Attributes:
         version: How often the state had been written.
-        after: The run that left it so; None for what the oldest run that is kept began with.
+        after: The run that left the state like this; None for the state with which the oldest kept run began.
     """
 
     version: int
@@ -77,16 +77,16 @@ class Session:
     """
 
     def __init__(self, name: str, runtime: Runtime | None = None) -> None:
-        """Asks Redis nothing.
+        """Makes no request to Redis.
 
         Args:
             name: 1 to 128 bytes of text without "/" and control characters.
-            runtime: What executes its runs; by default what each workflow says.
+            runtime: What executes its runs; by default each workflow's own runtime.
 
         Raises:
-            WorkflowRuntimeError: A session cannot have this name.
+            WorkflowRuntimeError: The name is invalid.
         """
-        #: The name, escaped: what the ids of its runs begin with.
+        #: The escaped name; the ids of its runs begin with it.
         self.state_id = state_id_for(name)
         self.name = name
         self._given_runtime = runtime
@@ -107,25 +107,25 @@ class Session:
     ) -> WorkflowHandler[ResultT]:
         """Start a run in this session and return its handler at once.
 
-        *Promise:* of any number of runs, started by any processes, one executes at a time; the script that ends it, in
-        whatever way, begins the next one. No waiting run loses its place when a process is killed.
+        *Promise:* of any number of runs, started by any processes, one executes at a time; the script that ends it,
+        however it ends, begins the next one. No waiting run loses its place when a process is killed.
 
         Args:
             workflow: What to run.
-            start_event: The start event; else it is made of the keyword arguments.
-            when_busy: What to do while another run is running. "queue": wait for its end, and for that of the runs
-                that are waiting already; the handler's status is "queued" until then. "reject": raise `SessionBusy`.
-                "interrupt": cancel the running run, keep its writes to `ctx.store`, and begin at once, before those
-                that wait. "rollback": the same, but the state is as before that run began. "join": send the start
+            start_event: The start event; by default it is made from the keyword arguments.
+            when_busy: What to do while another run is running. "queue": wait until it and the runs that are already
+                waiting have ended; the handler's status is "queued" until then. "reject": raise `SessionBusy`.
+                "interrupt": cancel the running run, keep its writes to `ctx.store`, and begin at once, before the
+                waiting runs. "rollback": the same, but restore the state from before that run. "join": send the start
                 event to the running run, as `send` does, and return the handler of that run.
-            access: "write": the run waits for its turn. "read" and "copy": it does not; it executes beside others,
+            access: "write": the run waits for its turn. "read" and "copy": it does not wait; it executes concurrently,
                 does not belong to the session, and has a copy of the state at its start. With "read" its steps cannot
                 change the copy.
             **kwargs: Fields of the start event.
 
         Raises:
             SessionBusy: Another run is running ("reject"), or the state before it is no longer kept ("rollback").
-            SessionFull: `session_max_waiting` runs wait already.
+            SessionFull: `session_max_waiting` runs are already waiting.
             SessionClosed: The session was closed.
             WorkflowRuntimeError, WorkflowValidationError, NotConfigured, StoreUnavailable: As `Workflow.run`.
         """
@@ -147,14 +147,15 @@ class Session:
         *Promise:* exactly one of the two has happened once this has returned; at most one if the caller dies before.
 
         Args:
-            event: A start event of `start`. A step of the running run has to accept it, or wait for it.
+            event: A start event of `start`. A step of the running run must accept it or wait for it.
             start: What to run if no run is running.
 
         Returns:
-            The handler of the run that has the event.
+            The handler of the run that received the event.
 
         Raises:
-            WorkflowRuntimeError: It is no start event of `start`, or is not accepted, as in `handler.send_event`.
+            WorkflowRuntimeError: The event is not a start event of `start`, or is not accepted, as in
+                `handler.send_event`.
             SessionClosed: No run is running, and the session was closed.
         """
         WorkflowDefinition.ensure_valid(start)
@@ -172,7 +173,7 @@ class Session:
         )
 
     def current(self) -> WorkflowHandler | None:
-        """The current run of the session: the running one, or else the last that ended; None before the first."""
+        """The current run of the session: the running one, else the last one that ended; None before the first run."""
         run_id = self._ask(current_run)
         try:
             return self._runtime.attach(run_id) if run_id else None
@@ -180,15 +181,15 @@ class Session:
             return None
 
     def waiting(self) -> list[WorkflowHandler]:
-        """The runs that wait for their turn, the next one first. Each can be cancelled."""
+        """The runs that wait for their turn, in order. Each can be cancelled."""
         return [self._runtime.attach(run_id) for run_id in self._ask(waiting_runs)]
 
     def runs(self, limit: int = 50) -> list[WorkflowHandler]:
-        """Runs that have begun and are kept, the newest first; the newest 1,000 are listed."""
+        """Runs that have begun and are still kept, newest first; at most the newest 1,000 are listed."""
         return [self._runtime.attach(run.run_id) for run in self._ask(begun_runs, limit)]
 
     def record(self) -> SessionRecord | None:
-        """The session as it is now; None if there is no session of this name."""
+        """The session as it is now; None if there is no session with this name."""
         found: SessionRecord | None = self._ask(session_record)
         return found
 
@@ -197,11 +198,10 @@ class Session:
     def state(self, version: int | None = None) -> Any:
         """A copy of the current state, or of the state at a version. To be awaited.
 
-        It is of the class that the steps of the session's last run declare, where that is loaded here, else a
-        `DictState`.
+        Its class is the one that the steps of the session's last run declare, if it is loaded here, else `DictState`.
 
         Args:
-            version: As `versions` names it; the last 1,000 writes are kept, none with `history="summary"`.
+            version: As in `versions`; the last 1,000 writes are kept, none with `history="summary"`.
 
         Raises:
             WorkflowRuntimeError: There is no such version, or it is no longer kept.
@@ -209,7 +209,7 @@ class Session:
         return self._do(lambda: self._fields().load(self._raw(version)))
 
     def stored_state(self, version: int | None = None) -> dict[str, Any]:
-        """The state as it is stored: top-level keys with JSON values, none of them made an object of its class.
+        """The state as it is stored: top-level keys with JSON values that are not converted to objects.
 
         Args:
             version: As in `state`.
@@ -221,7 +221,7 @@ class Session:
 
     @asynccontextmanager
     async def edit_state(self) -> AsyncIterator[Any]:
-        """Change the state from outside of the session's runs, while nobody else does; as `ctx.store.edit_state`."""
+        """Change the state from outside the session's runs while nobody else does, as `ctx.store.edit_state`."""
         runtime = self._runtime
         fields = await asyncio.to_thread(self._fields)
         store = StateStore(StateAccess(runtime.store, fields.run_id, self.state_id, fields.cls, None))
@@ -229,7 +229,7 @@ class Session:
             yield state
 
     def versions(self) -> list[SessionVersion]:
-        """The versions in which its runs left the state, the current one first."""
+        """The versions of the state after each run, the current one first."""
         runs = self._ask(begun_runs)
         present = self._runtime.portal.call(self._hash(self._runtime).version())
         left = [present, *(run.version for run in runs)]
@@ -237,15 +237,15 @@ class Session:
         return [SessionVersion(*each) for each in zip(left, [*after, None], strict=True)]
 
     def rewind(self, *, to: int | WorkflowHandler | HasStateVersion) -> Any:
-        """Set the state back, between two runs. To be awaited.
+        """Set the state back to an earlier version, between two runs. To be awaited.
 
-        *Promise:* one write, which makes a new version. One script checks that no run is running or waiting.
+        *Promise:* one write, which creates a new version. The same script checks that no run is running or waiting.
 
         Args:
             to: A version; a run of the session, for the state that it left; or a point in a run's history.
 
         Returns:
-            The version that this makes.
+            The version that this creates.
 
         Raises:
             SessionBusy: A run is running or waiting.
@@ -256,11 +256,11 @@ class Session:
     def fork(self, name: str, at: int | WorkflowHandler | HasStateVersion | None = None) -> Any:
         """Create another session that begins with this one's state. To be awaited.
 
-        The other one has no runs of this one, and its versions begin anew.
+        The new session has none of this one's runs, and its versions start from the beginning.
 
         Args:
-            name: Of the new session.
-            at: As of when, as in `rewind`; by default now.
+            name: Name of the new session.
+            at: Which version of the state, as in `rewind`; by default the current one.
 
         Returns:
             The new session.
@@ -285,7 +285,7 @@ class Session:
         return self._do(lambda: self._ask(close_session))
 
     def delete(self) -> Any:
-        """Delete the session, its state and everything stored of its runs. To be awaited.
+        """Delete the session, its state and everything stored for its runs. To be awaited.
 
         Raises:
             SessionBusy: A run is running or waiting.
@@ -306,7 +306,7 @@ class Session:
 
     @staticmethod
     def _do(blocking: Callable[[], T]) -> Any:
-        """On an event loop begin at once and be awaited or not; elsewhere block and return the value."""
+        """On an event loop start at once, even if the result is never awaited; elsewhere block and return the value."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -314,8 +314,8 @@ class Session:
         return loop.run_in_executor(None, blocking)
 
     def _hash(self, runtime: Runtime) -> StateHash:
-        # What is written is journaled with the run that the session is at. Before the first there is none: this leads
-        # to the keys of the session all the same.
+        # Writes are journaled with the session's current run. Before the first run there is none; the id used then
+        # still leads to the session's keys.
         at = runtime.portal.call(current_run(runtime.store, self.name)) or f"{self.state_id}.none"
         return StateHash(runtime.store, at, self.state_id)
 
@@ -370,21 +370,21 @@ class Session:
 
 
 def session(name: str) -> Session:
-    """The session of this name on the default runtime; does not call Redis. See `Session`.
+    """The session with this name on the default runtime; makes no request to Redis. See `Session`.
 
     Raises:
-        WorkflowRuntimeError: A session cannot have this name.
+        WorkflowRuntimeError: The name is invalid.
     """
     return Session(name)
 
 
 def sessions(prefix: str = "", *, status: SessionStatus | None = None, limit: int = 100) -> list[SessionRecord]:
-    """Sessions of the default runtime, the ones whose runs have begun or ended most recently first.
+    """Sessions of the default runtime, those whose runs have begun or ended most recently first.
 
     Args:
-        prefix: What their names begin with.
-        status: Only those that are "busy" (a run is running), or only those that are "idle".
-        limit: How many at most.
+        prefix: Only sessions whose names begin with this.
+        status: Only sessions that are "busy" (a run is running), or only those that are "idle".
+        limit: At most this many.
 
     Raises:
         NotConfigured, StoreUnavailable: There is no Redis to ask.

@@ -1,4 +1,4 @@
-"""Methods that block without an event loop and are awaited with one, and the values they return."""
+"""Methods that block without an event loop and are awaited on one, and the values they return."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class SettledList(list[Any]):
 
 
 class AwaitedOrBlocking:
-    """For a class whose methods block without an event loop, and are awaited with one."""
+    """Base of classes whose methods block without an event loop and are awaited on one."""
 
     _portal: Portal
 
     def _begun(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """On an event loop begin at once and be awaited or not; elsewhere block."""
+        """On an event loop start at once, whether or not the result is awaited; elsewhere block."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             value: Any = self._portal.call(coroutine)
             return cast("Awaitable[T]", value if isinstance(value, SettledList) else Settled(value))
-        # In a thread of the loop's own executor, whose end `asyncio.run` waits for: nothing is lost unawaited.
+        # In a thread of the loop's default executor, for which `asyncio.run` waits: the call is not lost if unawaited.
         return loop.run_in_executor(None, self._portal.call, coroutine)
 
     def _refuse_blocking(self, method: str, instead: str) -> None:

@@ -14,12 +14,12 @@ from .workflow import Workflow
 
 @dataclass(frozen=True, slots=True)
 class WorkflowTestResult:
-    """What came of a run.
+    """The result of a test run.
 
     Attributes:
-        collected: The published events, in their order.
-        event_types: How many of each class were collected.
-        result: What awaiting the run's handler gave.
+        collected: The published events in order.
+        event_types: How many events of each class were collected.
+        result: The result of the run.
         ctx: The run's context as its caller sees it.
     """
 
@@ -51,14 +51,14 @@ class WorkflowTestRunner:
         """Run the workflow once.
 
         Args:
-            start_event: By default the workflow's own without fields; with an unfinished `ctx` none.
+            start_event: By default one of the workflow's start class without fields; none with an unfinished `ctx`.
             ctx: A context to continue from, as in `Workflow.run`.
             expose_internal: Also collect step state changes, idleness and unhandled events.
-            exclude_events: Classes not to collect. Only events of exactly these classes are left out, not of
+            exclude_events: Classes not to collect. Only events of exactly these classes are left out, not those of
                 subclasses.
 
         Raises:
-            Exception: The run failed, with what its step raised; timed out; or was cancelled.
+            Exception: The run failed (this is the exception that its step raised), timed out, or was cancelled.
         """
         handler = self._workflow.run(ctx=ctx, start_event=start_event)
         excluded = frozenset(exclude_events or ())

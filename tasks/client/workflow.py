@@ -1,4 +1,4 @@
-"""`Workflow`: the class a user derives from. Its definition half is `definition.py`; here it is run."""
+"""`Workflow`: the class that users derive from. Its definition half is in `definition.py`; running it is here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .runtime import Runtime, current_runtime
 
 
 class _Start:
-    """`flow.start(x=1)` starts a run; `Flow.start(x=1)`, on the class, is a child run to be, for `ctx.run_all`."""
+    """`flow.start(x=1)` starts a run; `Flow.start(x=1)`, on the class, describes a child run for `ctx.run_all`."""
 
     @overload
     def __get__(self, workflow: None, cls: type[Workflow]) -> Callable[..., ChildRun]: ...
@@ -29,52 +29,51 @@ class _Start:
         def start_run(
             start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
         ) -> WorkflowHandler:
-            """The same as `run()`, under the name that reads well without an event loop: `flow.start(x=1).result()`."""
+            """The same as `run()`, under a name for use without an event loop: `flow.start(x=1).result()`."""
             assert workflow is not None
             return workflow.run(start_event=start_event, run_id=run_id, **kwargs)
 
         def child_run(start_event: StartEvent | None = None, **fields: Any) -> ChildRun:
-            """A child run to be, with the defaults of the class."""
+            """A child run to start, with the defaults of the class."""
             return ChildRun(cls(), start_event, fields)
 
         return child_run if workflow is None else start_run
 
 
 class Workflow(WorkflowDefinition, Generic[ResultT]):
-    """A process made of steps that hand each other events.
+    """A process made of steps that exchange events.
 
-    `class Flow(Workflow[Report])` tells type checkers what its runs result in, so that `await Flow().run()` is a
+    `class Flow(Workflow[Report])` gives type checkers the result type of its runs, so that `await Flow().run()` is a
     `Report`: the class of its stop event, or the type of the `result` of a plain `StopEvent`.
 
     Steps are methods decorated with `@step`, and free functions registered with `@step(workflow=...)`. Inherited
-    methods count, and a subclass that overrides one wins; free functions belong to the class they name and to no
-    other.
+    methods count, and a subclass may override them; free functions belong only to the class that they name.
 
-    The `self` of a step is the instance of the worker that executes it, never the one a client called `run()` on: the
-    time-out, limits and verbosity given here travel with the run, other attributes do not.
+    The `self` of a step is the instance of the worker that executes it, which may differ from the one on which a client
+    called `run()`: the timeout, limits and verbosity given here travel with the run, other attributes do not.
 
-    An ended run is kept for UMBEL_RETENTION_SECONDS, or as long as its workflow says, by a `timedelta` or in seconds:
-    `class Flow(Workflow, retention=timedelta(days=30))`, and `with_options(retention=…)` for the runs of one instance.
+    An ended run is kept for UMBEL_RETENTION_SECONDS, unless its workflow sets its own retention as a `timedelta` or in
+    seconds: `class Flow(Workflow, retention=timedelta(days=30))`, or `with_options(retention=…)` for one instance.
 
     Args:
-        timeout: Seconds a run may take from its start; None is no limit. By default what the class says, as in
-            `class Flow(Workflow, timeout=600)`; else 45 seconds, or no limit where a step asks people, takes their
+        timeout: Seconds a run may take from its start; None is no limit. By default the class's timeout, as in
+            `class Flow(Workflow, timeout=600)`; else 45 seconds, or no limit if a step asks people, takes their
             answers or calls `wait_for_event`.
         disable_validation: Do not check the steps before a run. `@catch_error` handlers work nevertheless.
         verbose: Print what the steps do.
         resource_manager: Where resources are kept; by default each instance has its own.
-        num_concurrent_runs: How many runs of this workflow execute at a time, in the whole deployment; further ones
-            wait in the order of their starts, and their timeout counts from when they begin. The newest limit
-            given counts. None is no limit.
-        runtime: What executes the runs; by default what umbel is configured with.
-        workflow_name: The name runs are stored under; by default the class's module and qualified name.
+        num_concurrent_runs: How many runs of this workflow execute at a time, in the whole deployment; further runs
+            wait in the order of their starts, and their timeout counts from when they begin. The most recently given
+            limit applies. None is no limit.
+        runtime: What executes the runs; by default the runtime that umbel is configured with.
+        workflow_name: The name under which runs are stored; by default the class's module and qualified name.
         skip_graph_checks: Graph checks to leave out: "reachability", "terminal_event", "dead_end".
-        serializer: What `Context.to_dict` and `from_dict` use where none is named; None is JSON. What steps pass to
-            each other is always JSON.
+        serializer: The default for `Context.to_dict` and `from_dict`; None is JSON. Events between steps are always
+            JSON.
 
     Raises:
         WorkflowConfigurationError: The steps do not have exactly one StartEvent and one StopEvent class.
-        WorkflowValidationError: An argument is not usable.
+        WorkflowValidationError: An argument is invalid.
     """
 
     @property
@@ -82,7 +81,7 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
         """What executes the runs.
 
         Raises:
-            NotConfigured: Nothing says where Redis is.
+            NotConfigured: No Redis URL is configured.
         """
         return self._runtime if self._runtime is not None else current_runtime()
 
@@ -102,28 +101,28 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
         Works with and without a running event loop; without one use the handler's blocking methods.
 
         Args:
-            ctx: What to begin with: `Context(workflow)` with a state of your own making, `Context.from_dict(…)`, or the
-                context of a run that has ended. The run is a new one and has a copy of that state. If the context
-                holds unfinished work and neither `start_event` nor keyword arguments are given, it goes on with that
-                work, and has what is left of its timeout; otherwise it drops it, with a warning, and answers the new
-                input. Afterwards `ctx` is the context of the new run.
-            start_event: The start event; else it is made of the keyword arguments.
+            ctx: What to begin with: `Context(workflow)` with an initial state, `Context.from_dict(…)`, or the context
+                of a run that has ended. The run is a new one with a copy of that state. If the context holds
+                unfinished work and neither `start_event` nor keyword arguments are given, the run continues that work
+                with the rest of its timeout; otherwise the work is dropped with a warning, and the run processes the
+                new input. Afterwards `ctx` is the context of the new run.
+            start_event: The start event; by default it is made from the keyword arguments.
             run_id: Custom run id; by default an unguessable one.
-            session: The session whose next run it is: see `Session.run`. Where the start event declares a field
-                `session`, it is that field.
+            session: The session to which the run belongs: see `Session.run`. If the start event declares a field
+                `session`, the argument is that field instead.
             when_busy: What to do while another run of the session is running, by default "queue". Without a session
                 it is a field of the start event.
             if_exists: With `run_id`, if there is such a run already: "error", or "attach" to return its handler,
-                whatever it was started with. *Promise:* of any number of calls with one id, one starts a run. Without
+                whatever its input was. *Promise:* of any number of calls with one id, one starts a run. Without
                 `run_id` it is a field of the start event.
             **kwargs: Fields of the start event.
 
         Raises:
             WorkflowValidationError: The steps do not fit together.
-            WorkflowRuntimeError: The start event cannot be made of the arguments; a session cannot have this name, or
-                `run_id` or `ctx` is given with one.
-            SessionBusy, SessionFull, SessionClosed: The session does not take the run.
-            ContextStateError: `ctx` is a step's, or that of a run that is still running.
+            WorkflowRuntimeError: The start event cannot be made from the arguments; the session name is invalid;
+                `run_id` or `ctx` is given together with a session.
+            SessionBusy, SessionFull, SessionClosed: The session does not accept the run.
+            ContextStateError: `ctx` belongs to a step or to a run that is still running.
             ContextSerdeError: `ctx` holds unfinished work of another workflow.
             RunExists: `run_id` is in use; with "attach", by a run of another workflow.
             NotConfigured, StoreUnavailable: There is no Redis to run on.
@@ -164,6 +163,6 @@ class Workflow(WorkflowDefinition, Generic[ResultT]):
         return handler
 
     def _has_begun(self, handler: WorkflowHandler[Any], event: StartEvent | None) -> None:
-        """For subclasses that follow their runs."""
+        """A hook for subclasses that track their runs."""
 
     start = _Start()

@@ -1,4 +1,4 @@
-"""The context a step or caller is given, and what stands behind it inside, before and beside a run.
+"""The context of a step or a caller, and its implementations: before a run, inside a step, and outside a run.
 
 Read `ctx.py` first.
 """

@@ -1,7 +1,7 @@
 """Child runs of a step: `ctx.run` and `ctx.run_all`. The step suspends until they have ended.
 
-A child is a run of its own. Its id follows from the work item and its name within the step, so each execution of the
-step means the same child, and starts it only once.
+A child is a separate run. Its id is derived from the work item and the child's name within the step, so all executions
+of the step refer to the same child, which is started only once.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _OUTER_SESSIONS = "outer_sessions"
 
 @dataclass(frozen=True, slots=True)
 class ChildRun:
-    """A child run to be: what `ctx.run_all` takes. Made by `Child.start(field=…)` on a workflow's class, or as it is.
+    """A child run to start, for `ctx.run_all`. Made by `Child.start(field=…)` on a workflow's class, or directly.
 
     Attributes:
         workflow: What is run.
-        start_event: Its start event; else it is made of `fields`.
+        start_event: Its start event; by default it is made from `fields`.
         fields: Fields of the start event.
         name: Names the child within its step.
-        id: The child's run id, chosen; by default it follows from the parent's.
-        on_parent_end: What becomes of the child when its parent ends before it: it is cancelled, or goes on, or keeps
-            the parent from completing until then.
+        id: A custom run id for the child; by default it is derived from the parent's.
+        on_parent_end: What happens to the child when its parent ends first: it is cancelled, or continues, or the
+            parent does not complete before the child has ended.
         timeout_seconds: Its time limit; by default that of `workflow`.
-        session: The session that it is a run of: it waits for its turn there.
+        session: The session to which it belongs; it waits for its turn there.
     """
 
     workflow: WorkflowDefinition
@@ -68,13 +68,13 @@ class Children:
         """Args:
         work: The attempt.
         registry: Where workflows are found.
-        settings: How large a start event may be, and the default queue.
+        settings: Limits the size of a start event, and names the default queue.
         """
         self._work, self._registry, self._settings = work, registry, settings
         self._begun: dict[str, int] = {}
         self._named: set[str] = set()
         self._pending: dict[str, AwaitedChild] = {}
-        #: The task that the step itself is executed in; weakly, since its error refers to all of this.
+        #: The task in which the step itself is executed; a weak reference, since its error refers to this object.
         self.main: Callable[[], asyncio.Task[Any] | None] = lambda: None
 
     async def run(self, child: ChildRun) -> Any:
@@ -106,7 +106,7 @@ class Children:
         return [child.name or self._next(child.workflow.workflow_name, [self._start_event(child)])]
 
     def _next(self, stem: str, events: Sequence[Envelope]) -> str:
-        """The name of children that have none: by their order in the step, or in a task beside others by content."""
+        """A name for unnamed children: from their order in the step, and in its tasks also from their content."""
         if asyncio.current_task() is not self.main():
             stem += f"~{derive_id(*(part for event in events for part in (event.type, event.payload)))}"
         number = self._begun[stem] = self._begun.get(stem, -1) + 1
@@ -133,7 +133,7 @@ class Children:
             if f"child|{name}" not in self._work.answers
         ]
         if open_ones:
-            # Many are started CHUNK by CHUNK, which keeps each commit short.
+            # Many children are started in chunks of CHUNK, which keeps each commit short.
             self._pending |= {child.child_id: child for child in open_ones[:CHUNK]}
             if asyncio.current_task() is not self.main():
                 await asyncio.sleep(0)  # tasks that begin together start their children together
@@ -188,12 +188,12 @@ class Children:
             )
         if child.id is not None:
             return check_chosen_id(child.id)
-        branch = [self._work.branch] if self._work.branch else []  # a run that was put back has other children
+        branch = [self._work.branch] if self._work.branch else []  # a run that was rewound has other children
         made = derive_id(self._work.run_id, *branch, self._work.work_id, "child", name, digest_size=16)
         return made if child.session is None else new_run_of(child.session, made)
 
     def _outer_sessions(self, session: str | None) -> list[str]:
-        """The sessions that wait for the end of a child: its parent's, and those that wait for that. Not its own."""
+        """The sessions that wait for a child's end: its parent's, and those that wait for the parent. Not its own."""
         outer = list(json.loads(self._work.options or "{}").get(_OUTER_SESSIONS, []))
         run_id = self._work.run_id
         if "." in run_id and (own := session_of(run_id)) not in outer:
@@ -212,11 +212,11 @@ class Children:
         return self._registry.of(child.workflow)
 
     def _end(self, child: ChildRun, name: str) -> Any:
-        """The result of a child that has ended, or why it has none."""
+        """The result of a child that has ended, or the `ChildFailed` if it did not complete."""
         envelope = self._work.answers[f"child|{name}"]
-        assert envelope is not None  # only events run out of time
+        assert envelope is not None  # only waits for events time out
         event = cast(StopEvent, decode_event(envelope, self._registered(child).events))
-        # A child of a fork's origin, or from before the run was put back, has another id than one begun here.
+        # A child that was started by a fork's origin or before a rewind has another id than one started here.
         run_id = self._work.ended.get(f"child|{name}") or self._id_of(child, name)
         try:
             return result_of(run_id, event)

@@ -1,8 +1,8 @@
 """`Context`: what a step may do besides returning an event, and what a caller may do with a run from outside.
 
-One class, three faces: before a run it holds the state to begin with, in a step it emits, collects and waits
-(`step_context.py`), beside a run it reads the state, sends events and takes snapshots (`run_context.py`). A method on
-the wrong face raises `ContextStateError`.
+One class with three faces: before a run it holds the initial state; in a step it emits, collects and waits
+(`step_context.py`); for the caller of a run it reads the state, sends events and takes snapshots (`run_context.py`). A
+method called on the wrong face raises `ContextStateError`.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
 T = TypeVar("T")
 
-#: The context of the step this thread or task executes.
+#: The context of the step that this thread or task executes.
 current_context: ContextVar[Context[Any] | None] = ContextVar("umbel_step_context", default=None)
 
 
 class Context(Faces, StepContextMarker, Generic[StateT]):
     """Declare a parameter of this type in a step to get the step's context; `Context[MyState]` types its state.
 
-    Outside of steps, `Context(workflow)` is a context to run with: seed its `store`, then `workflow.run(ctx=ctx)`.
-    From then on it is that run's context as its caller sees it, the same as `handler.ctx`.
+    Outside of steps, `Context(workflow)` creates a context for a new run: set initial values in its `store`, then call
+    `workflow.run(ctx=ctx)`. From then on it is the context of that run, the same as `handler.ctx`.
 
     Args:
         workflow: What will be run.
-        previous_context: The result of `to_dict()`, to continue from there.
+        previous_context: The result of `to_dict()` to continue from.
         serializer: The serializer that wrote it; by default the workflow's, else JSON.
 
     Raises:
@@ -70,7 +70,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
 
     @classmethod
     def over(cls, face: Face) -> Self:
-        """A context with this behind it: how the library makes them."""
+        """A context with this implementation; for internal use."""
         context = cls.__new__(cls)
         context._face = face
         return context
@@ -81,8 +81,8 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     ) -> Self:
         """A context that continues from a snapshot: `workflow.run(ctx=Context.from_dict(workflow, data))`.
 
-        The run it is given to is a new one; the original is left alone. Work that was under way is taken up again,
-        executed at least once; with a start event or keyword arguments only the state is.
+        It starts a new run; the original run is not changed. Unfinished work continues and is executed at least once.
+        If the new run gets a start event or keyword arguments, only the state is used.
 
         Raises:
             ContextSerdeError: The data are damaged, of another workflow, or newer than this version of umbel.
@@ -106,11 +106,11 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     def send_event(self, message: Event, step: str | None = None) -> SentEvent | None:
         """Emit an event now, to all accepting steps or to one.
 
-        In a step it is on its way within milliseconds, also when the step fails later. *Promise:* a later attempt that
-        sends the same again delivers nothing twice.
+        In a step the event is delivered within milliseconds, even if the step fails later. *Promise:* a later attempt
+        that sends the same event again delivers nothing twice.
 
         Returns:
-            In a step, an object whose `cancel()` takes the event back; None beside a run.
+            In a step, an object whose `cancel()` withdraws the event; None outside of steps.
 
         Raises:
             WorkflowRuntimeError: There is no such step, or it does not accept this event.
@@ -132,19 +132,19 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         """Cancel the executions of a step that have not ended, while the run continues.
 
         A queued execution does not begin. A running one can no longer record an outcome: an `async def`
-        step is cancelled, a plain one runs on in vain. Child runs that it waits for are cancelled. To joins it is a
-        branch that has returned None. No `@catch_error` step is called. A `StepCancelled` is published, shown
-        with umbel's own events. Costs as much as the run has live work; blocks for some exchanges with Redis.
+        step is cancelled, a plain one keeps running without effect. Child runs that it waits for are cancelled. Joins
+        treat it as a branch that returned None. No `@catch_error` step is called. A `StepCancelled` is published; it
+        is one of umbel's own events. The cost grows with the run's live work; blocks for a few exchanges with Redis.
 
         *Promise:* each execution either has ended before, with everything that follows from it, or is cancelled at
-        once. Executions that begin afterwards are not. A repeated attempt of the calling step cancels again.
+        once. Executions that begin afterwards are not cancelled. A repeated attempt of the calling step cancels again.
 
         Args:
             step: The step. The calling execution is not cancelled.
-            where: Only executions whose event has these fields.
-            downstream: Also the work that resulted from ended executions of the step, as far as the journal goes
+            where: Only executions whose event has these field values.
+            downstream: Also the work that resulted from ended executions of the step, as far as the journal reaches
                 back.
-            instead: An event that is emitted in place of each, as if the step had returned it.
+            instead: An event that is emitted in place of each cancelled execution, as if the step had returned it.
             reason: For the stream.
 
         Returns:
@@ -174,16 +174,16 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         """Add `ev` to a buffer of this step; the call that completes the set gets it, in the order of `expected`.
 
         *Promise:* one atomic exchange with Redis (it blocks, at most about a second when Redis is slow). A set goes to
-        exactly one step execution, also after a crash; no step is executed again because another event arrived;
+        exactly one step execution, even after a crash; no step is executed again because another event arrived;
         surplus events stay for the next set.
 
         Args:
             ev: The event.
             expected: The classes of a set.
             buffer_id: Names one of several buffers.
-            key: In its place: a value that the events of a set share. Any JSON but None.
-            within_seconds: How long after its first event a set may become complete. What has arrived of one that does
-                not is dropped, with a `JoinExpired` on the stream and to a step that accepts it.
+            key: Instead of `buffer_id`: a value that the events of a set share. Any JSON value except None.
+            within_seconds: How long after its first event a set may be completed. An incomplete set is then dropped,
+                with a `JoinExpired` on the stream and to a step that accepts it.
         """
         return self._step("collect_events").collect(ev, expected, buffer_id, key, within_seconds)
 
@@ -197,23 +197,23 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     ) -> EventT:
         """Wait for an event from outside; the step holds no slot and no process meanwhile.
 
-        The step is executed again from the top when the event has arrived, so code before the wait runs
+        When the event has arrived, the step is executed again from the top, so code before the wait runs
         twice. `waiter_event` is published once, when the wait begins.
 
         Raises:
-            asyncio.TimeoutError: Nothing came within `timeout` seconds; raised in the repeated execution.
+            asyncio.TimeoutError: No event arrived within `timeout` seconds; raised in the repeated execution.
         """
         face = self._step("wait_for_event")
         return cast(EventT, face.wait(event_type, waiter_event, waiter_id, requirements or {}, timeout))
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for a while; the step holds no slot and no process meanwhile, and a crash does not prolong it.
+        """Wait for some time; the step holds no slot and no process meanwhile, and a crash does not prolong the wait.
 
-        The step is executed again from the top when the time is over, as after `wait_for_event`. The run's timeout
-        goes on.
+        When the time is over, the step is executed again from the top, as after `wait_for_event`. The run's timeout
+        keeps running.
 
         Raises:
-            WorkflowRuntimeError: It is not a time that can be waited.
+            WorkflowRuntimeError: `seconds` is not a valid duration.
         """
         with suppress(TimeoutError):
             self._step("sleep").wait(SleepEndedEvent, None, None, {}, seconds)
@@ -221,18 +221,18 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     async def once(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:
         """What `function` returns, computed once in this step, however often the step is executed.
 
-        *Promise:* once its value is kept in Redis, no further execution of this step calls the function again, neither
-        after a wait nor after a failure or a crash; the value goes with the step's outcome. A crash while the function
-        works, or before its value is kept, has it called again: give what it calls `ctx.idempotency_key`.
+        *Promise:* once the value is stored in Redis, no further execution of this step calls the function again,
+        neither after a wait nor after a failure or a crash. The value is deleted when the step has ended. After a crash
+        before the value is stored, the function is called again: pass `ctx.idempotency_key` to the services it calls.
 
         Args:
-            key: Names the value within this step, the same in each execution.
-            function: Plain or `async`; what it raises is not kept. Its value must be JSON or a pydantic model, and
-                returns as if it had been read from JSON.
+            key: Names the value within this step; the same in each execution.
+            function: Plain or `async`; exceptions are not stored. Its value must be JSON or a pydantic model, and is
+                returned as if it had been read from JSON.
 
         Raises:
-            UnserializableValue, PayloadTooLarge: The value cannot be kept.
-            WorkflowRuntimeError: The key is no text, or the function calls `once` with it again.
+            UnserializableValue, PayloadTooLarge: The value cannot be stored.
+            WorkflowRuntimeError: The key is not a non-empty string, or the function calls `once` with the same key.
         """
         return await self._step("once").memos.once(key, function)
 
@@ -250,37 +250,37 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     ) -> Any:
         """Run a workflow as a child of this run, and wait for its result.
 
-        The child is a run of its own: any workers execute it, and it is listed, streamed and limited like any other.
+        The child is a separate run: any worker executes it, and it is listed, streamed and limited like any other.
         The step holds no slot and no process while it waits; it is executed again from the top when the child has
         ended.
 
         *Promise:* one child for each step execution and name, whatever is killed or retried meanwhile. It is started
-        when the step's wait is recorded, and its end is recorded here once. A cancelled, failed or timed-out parent
-        cancels it, and so does one that completes before it, unless `on_parent_end` says otherwise.
+        when the step's wait is recorded, and its end is recorded here once. If the parent is cancelled, fails or times
+        out, the child is cancelled; also if the parent completes before it, unless `on_parent_end` says otherwise.
 
         Args:
-            workflow: The child's workflow, which the workers must know; or what `start()` of its class made,
+            workflow: The child's workflow, which the workers must know; or the result of `start()` of its class,
                 to which the other arguments are added.
-            start_event: Its start event; else it is made of the keyword arguments.
-            name: Names the child within this step execution, the same whenever the step is executed. By default
+            start_event: Its start event; by default it is made from the keyword arguments.
+            name: Names the child within this step execution; the same whenever the step is executed. By default
                 children are counted in the order in which the step runs them; those that run at the same time in tasks
                 of the step are distinguished by their start events.
-            id: The child's run id, by default one that follows from this run's.
-            on_parent_end: What becomes of a child that is still running when this run ends. "cancel": it is cancelled.
+            id: The child's run id; by default it is derived from this run's id.
+            on_parent_end: What happens to a child that is still running when this run ends. "cancel": it is cancelled.
                 "leave": it continues. "wait": this run completes when the child has ended; a run that fails, is
                 cancelled or times out cancels it.
             timeout_seconds: Its time limit; by default that of `workflow`.
-            session: The session that it is a run of; it waits for its turn there. Where the start event declares a
-                field of this name, it is that field.
+            session: The session to which the child belongs; it waits for its turn there. If the start event declares a
+                field `session`, the argument is that field instead.
             **fields: Fields of the start event.
 
         Returns:
             As `await workflow.run(…)`.
 
         Raises:
-            ChildFailed: It did not complete; what it failed with is the cause.
-            WorkflowRuntimeError: The start event cannot be made; an argument is not usable; two children have one name;
-                the child's session waits for the end of this run.
+            ChildFailed: The child did not complete; its error is the `__cause__`.
+            WorkflowRuntimeError: The start event cannot be made; an argument is invalid; two children have the same
+                name; the child's session waits for the end of this run.
         """
         child = workflow if isinstance(workflow, ChildRun) else ChildRun(workflow)
         if session is not None and "session" in child.workflow.start_event_class.model_fields:
@@ -297,12 +297,12 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     async def run_all(
         self, children: Sequence[ChildRun], limit: int | None = None, *, return_exceptions: bool = False
     ) -> list[Any]:
-        """Run many child runs and wait for the results of all, in their order. Otherwise as `run`.
+        """Run many child runs and wait for all results, in the order of `children`. Otherwise as `run`.
 
         Args:
             children: What is run: `[Summarize.start(page=page) for page in pages]`.
             limit: How many of them may run at a time; None is no limit.
-            return_exceptions: Give the `ChildFailed` of a child in the place of its result.
+            return_exceptions: Return the `ChildFailed` of a child in place of its result.
 
         Raises:
             ChildFailed: One of them did not complete; raised when all have ended.
@@ -319,42 +319,42 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         error = decode_exception(json.loads(work.last_error))
         return RetryInfo(work.failures, elapsed, error, datetime.fromtimestamp(work.last_failed_at / 1000, UTC))
 
-    # -- beside a run ----------------------------------------------------------------------------------------------
+    # -- for the caller of a run -----------------------------------------------------------------------------------
 
     def to_dict(self, serializer: BaseSerializer | None = None, *, include_state: bool = True) -> dict[str, Any]:
         """A snapshot of the run: its state, and if it has not ended (or was cancelled) what it needs to continue.
         Before a run: a snapshot of what it will begin with.
 
-        It is JSON, in the shape of LlamaIndex Workflows' version 2, and costs as much as the run has live work and
-        state, however long it has been running. Blocks for one exchange with Redis. *Promise:* as of one instant;
+        It is JSON in the version 2 format of LlamaIndex Workflows. Its cost depends on the run's live work and state,
+        not on how long it has been running. Blocks for a few exchanges with Redis. *Promise:* as of one instant;
         the run is only read.
 
         Args:
-            serializer: Writes events and state; by default the workflow's, else JSON. A `PickleSerializer` is for data
-                of your own keeping.
-            include_state: Whether the state is in it; without, a run that begins from it has an empty one.
+            serializer: Writes events and state; by default the workflow's, else JSON. Use a `PickleSerializer` only
+                for data that you store yourself.
+            include_state: Whether to include the state; a run that begins from a snapshot without it has an empty one.
 
         Raises:
-            ContextStateError: This is a step.
-            ValueError: The serializer cannot write something, naming it.
+            ContextStateError: This is the context of a step.
+            ValueError: The serializer cannot write a value; the message names it.
         """
         if isinstance(self._face, StepContext):
             raise self._misplaced("to_dict", "It belongs to a run that was started: call it on handler.ctx.")
         return self._face.to_dict(serializer, include_state=include_state)
 
     async def running_steps(self) -> list[str]:
-        """Names of the steps that are being executed or about to be.
+        """Names of the steps that hold a slot: being executed or about to be.
 
         Raises:
-            ContextStateError: There is no run yet, or this is a step.
+            ContextStateError: There is no run yet, or this is the context of a step.
         """
         return await self._beside("running_steps").running_steps()
 
     def stream_events(self) -> AsyncIterator[Event]:
-        """The run's events as they are published, with umbel's own: `handler.stream_events(expose_internal=True)`.
+        """The run's events as they are published, including umbel's own: `handler.stream_events(expose_internal=True)`.
 
         Raises:
-            ContextStateError: There is no run yet, or this is a step.
+            ContextStateError: There is no run yet, or this is the context of a step.
         """
         return self._beside("stream_events").stream()
 
@@ -366,11 +366,11 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
     # -- how a run begins with a context ---------------------------------------------------------------------------
 
     def beginning_of_run(self, workflow: WorkflowDefinition, *, has_new_input: bool) -> Beginning:
-        """What a run that is given this context begins with.
+        """What a run with this context begins with.
 
         Raises:
-            ContextStateError: It is a step's, or its run is still running.
-            ContextSerdeError: It holds unfinished work of another workflow.
+            ContextStateError: This is the context of a step, or its run is still running.
+            ContextSerdeError: The context holds unfinished work of another workflow.
         """
         if isinstance(self._face, StepContext):
             raise self._misplaced("run", "A step that starts a run of its own gives it a Context(workflow) of its own.")

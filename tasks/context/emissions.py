@@ -1,10 +1,9 @@
 """What a running step emits before its end: `send_event` and `write_event_to_stream`, buffered and flushed early.
 
-Both calls only append to a buffer, which is emptied within milliseconds, one script for a burst, from a portal that
-user code cannot block; what is left when the step returns is part of its commit. A sent event is identified by the work
-item, its content and how often that content was sent before, so a later attempt that sends the same delivers nothing
-twice.
-Published events are never merged across attempts; each carries its attempt.
+Both calls only append to a buffer. It is emptied within milliseconds, with one script for each burst, from a portal
+that user code cannot block. What is left when the step returns becomes part of its commit. A sent event is identified
+by the work item, its content and how often that content was sent before, so a later attempt that sends the same event
+delivers nothing twice. Published events are never merged across attempts; each carries its attempt.
 """
 
 from __future__ import annotations
@@ -31,30 +30,31 @@ from ...orchestration.store.replies import Refusal
 
 logger = logging.getLogger("umbel.emissions")
 
-#: After this many pauses without an answer the writer does not wait again before there is one.
+#: After this many consecutive pauses without a reply the writer no longer pauses until a reply arrives.
 _MAX_UNANSWERED_PAUSES = 20
 
 
 class Burst:
-    """Has a step that writes many events without a pause wait briefly until they are sent. One for each buffer.
+    """Makes a step that writes many events without a pause wait briefly until they are sent. One for each buffer.
 
-    A thread that computes gives the interpreter to another one every 5 ms, and a flush needs it several times. So after
-    so many events, or when one is not answered after a millisecond, the writer waits for the answer to a batch; only a
-    moment, and not again and again while Redis is away. A step that lets its loop run meanwhile never waits.
+    A busy thread releases the interpreter only every 5 ms, and a flush needs it several times. So after `events`
+    events, or with the first event written more than `after_seconds` after the burst began, the writer waits for the
+    reply to a batch, for a few milliseconds at most, and not repeatedly while Redis is unreachable. A step that lets
+    its event loop run between events never waits.
     """
 
     def __init__(self, events: int, *, after_seconds: float = 0.001, at_most_seconds: float = 0.004) -> None:
         """Args:
-        events: After how many the writer waits; 0 is never.
-        after_seconds: How long after the first of them it waits even if they are fewer.
-        at_most_seconds: How long it waits.
+        events: After how many events the writer waits; 0 is never.
+        after_seconds: How long after the first event the writer waits even if there are fewer.
+        at_most_seconds: The longest wait.
         """
         self._events, self._after_seconds, self._at_most_seconds = events, after_seconds, at_most_seconds
         self._count, self._began, self._unanswered_pauses = 0, 0.0, 0
         self._answered = threading.Event()
 
     def written(self) -> None:
-        """Another event is in the buffer. To be called where it was written."""
+        """Another event is in the buffer. Call this on the thread or loop that wrote it."""
         now = time.monotonic()
         if self._count == 0:
             self._began = now
@@ -69,7 +69,7 @@ class Burst:
         self._count = 0
 
     def answered(self) -> None:
-        """A batch is in Redis, or refused. From any thread."""
+        """A batch is in Redis, or was refused. May be called from any thread."""
         self._unanswered_pauses = 0
         self._over()
         self._answered.set()
@@ -79,7 +79,7 @@ class Burst:
 
 
 class Emissions:
-    """The buffer of one attempt. Appending is thread-safe; it waits for Redis only a moment, see `Burst`."""
+    """The buffer of one attempt. Appending is thread-safe and waits for Redis only briefly, see `Burst`."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Emissions:
         """Args:
         work: The attempt.
         plan: Its run's plan.
-        engine: Brings bursts to Redis, on the flusher's portal.
+        engine: Writes bursts to Redis, on the flusher's portal.
         lost: Called when a burst is refused because the attempt is obsolete.
         notify: Asks the flusher to empty this buffer soon.
         """
@@ -101,7 +101,7 @@ class Emissions:
         self.batches = 0
         #: What emitted events are marked with, see `Tracing.attempt`.
         self.trace = ""
-        #: Awaited before sent events are brought to Redis ahead of the commit.
+        #: Awaited before sent events are written to Redis ahead of the commit.
         self.before_sends: Callable[[], Awaitable[None]] | None = None
         self._engine, self._lost, self._notify = engine, lost, notify
         self._sends: list[Sent] = []
@@ -114,7 +114,7 @@ class Emissions:
         self._flushing = asyncio.Lock()
 
     def send(self, event: Envelope, target: str | None) -> str:
-        """Emit an event to the steps that accept it, or only to `target`; returns its identity."""
+        """Emit an event to the steps that accept it, or only to `target`; return the event's identity."""
         content = (event.type, event.payload, target)
         with self._buffer:
             self._refuse_late(event)
@@ -127,7 +127,7 @@ class Emissions:
         return emit_id
 
     def withdraw(self, emit_id: str) -> bool:
-        """Take a sent event back that is not on its way yet; False if it is."""
+        """Remove a sent event from the buffer; False if it was already flushed or is being flushed."""
         with self._buffer:
             on_its_way = self._unanswered[1] if self._unanswered is not None else ()
             left = [sent for sent in self._sends if sent[0] != emit_id or sent in on_its_way]
@@ -136,7 +136,7 @@ class Emissions:
         return was_there
 
     def cancel_work(self, selection: Selection, **about: Any) -> int:
-        """Cancel work of the run, once what was emitted so far is in Redis. Blocks; see `Engine.cancel_work`."""
+        """Flush what was emitted so far, then cancel work of the run. Blocks; see `Engine.cancel_work`."""
         return self._engine.store.connection.portal.call(self._cancel_work(selection, about))
 
     async def _cancel_work(self, selection: Selection, about: dict[str, Any]) -> int:
@@ -165,7 +165,7 @@ class Emissions:
             )
 
     async def flush(self) -> None:
-        """Bring the buffer to Redis, in bursts that keep each script short. On the flusher's portal.
+        """Write the buffer to Redis, in bursts that keep each script short. To be called on the flusher's portal.
 
         Raises:
             StoreUnavailable: The burst stays buffered under its number; flushing again repeats it harmlessly.
@@ -174,9 +174,9 @@ class Emissions:
             await self._flush(until_it_rides=False, sends_ride=False)
 
     async def close(self, *, is_final: bool) -> tuple[Sequence[Command], Sequence[Sent]]:
-        """The step has ended: flush what its commit cannot carry, and return what it can. On any loop.
+        """The step has ended: flush what its commit cannot carry and return what it can. May be called on any loop.
 
-        From here on nothing is flushed and nothing may be emitted, so that no burst comes twice.
+        Afterwards nothing is flushed and nothing may be emitted, so that no burst is applied twice.
 
         Args:
             is_final: The work item ends with this attempt. If another attempt may follow, sent events are flushed,
@@ -221,7 +221,7 @@ class Emissions:
                 self.work, self.plan, batch=self.batches + 1, publishes=publishes, sends=sends
             )
             with self._buffer:
-                if isinstance(reply, Refusal):  # nothing of this attempt will be applied any more
+                if isinstance(reply, Refusal):  # nothing more of this attempt will be applied
                     self._closed = True
                 else:
                     self.batches += 1
@@ -241,7 +241,7 @@ class Flusher:
     def __init__(self, portal: Portal, gather_seconds: float) -> None:
         """Args:
         portal: Where bursts are sent from.
-        gather_seconds: How long a burst may gather before it is sent.
+        gather_seconds: How long events are gathered before a burst is sent.
         """
         self._portal, self._gather_seconds = portal, gather_seconds
         self._waiting: set[Emissions] = set()
@@ -249,7 +249,7 @@ class Flusher:
         self._lock = threading.Lock()
 
     def notify(self, emissions: Emissions) -> None:
-        """Have a buffer emptied soon; many calls before that are one. From any thread."""
+        """Have a buffer emptied soon; repeated calls until then count as one. May be called from any thread."""
         with self._lock:
             if emissions in self._waiting:
                 return

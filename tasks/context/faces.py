@@ -1,4 +1,4 @@
-"""Which of its three faces a context has, and what each says of its run and step."""
+"""The three faces of a context (new, step, run), and the properties that describe its run and step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WHERE = {
 
 
 class Faces:
-    """A context of a run that has not begun, of a step, or of a run as its caller sees it."""
+    """The context of a run that has not begun, of a step, or of a run as its caller sees it."""
 
     _face: Face
 
@@ -30,7 +30,7 @@ class Faces:
         """The run's state, shared by all its steps: `get`, `set`, `edit_state`, `clear`.
 
         In an `async def` step and outside of steps its methods are awaited; in a plain `def` step they block. Before
-        the run it is what the run will begin with.
+        the run it is the initial state.
         """
         return self._face.state
 
@@ -47,7 +47,7 @@ class Faces:
 
     @property
     def is_running(self) -> bool:
-        """Whether the run goes on; before a run, whether the snapshot was taken of one that did."""
+        """Whether the run is still running; before a run, whether the snapshot contains unfinished work."""
         if isinstance(self._face, StepContext):
             warnings.warn("Context.is_running is always true in a step.", DeprecationWarning, stacklevel=2)
             return True
@@ -60,14 +60,14 @@ class Faces:
 
     @property
     def start_event(self) -> StartEvent:
-        """The event that the run began with, a copy of its own for each attempt. Blocks for nothing.
+        """The event that the run began with, as a separate copy for each access. Never blocks.
 
-        It is kept with each run of a workflow in whose class, or its module, some function mentions `start_event`;
-        every claim of a step brings it along, so it should be small where steps are many.
+        It is kept with each run if a function in the workflow's class or module mentions `start_event`. Every claim of
+        a step then carries it, so it should be small if there are many steps.
 
         Raises:
             WorkflowRuntimeError: It is not kept: no function there mentions it, or the run continues from a snapshot.
-            ContextStateError: This is no step.
+            ContextStateError: This is not the context of a step.
         """
         return self._step("start_event").start_event
 
@@ -78,10 +78,10 @@ class Faces:
 
     @property
     def idempotency_key(self) -> str:
-        """Equal in all attempts of this step execution, unique among all others: for effects outside of umbel.
+        """The same in all attempts of this step execution, different in every other one: for effects outside of umbel.
 
-        After the run was put back to an earlier point (`handler.rewind`), it is another one; so it is in a fork, unless
-        that keeps the keys (`handler.fork(keep_idempotency_keys=True)`).
+        It changes when the run is rewound (`handler.rewind`), and differs in a fork unless the fork keeps the keys
+        (`handler.fork(keep_idempotency_keys=True)`).
         """
         work = self._step("idempotency_key").work
         forked = ForkedFrom.of(work.options)
@@ -91,17 +91,17 @@ class Faces:
 
     @property
     def branch(self) -> int:
-        """How often the run was put back to an earlier point (`handler.rewind`), as of the start of this attempt."""
+        """How often the run had been rewound (`handler.rewind`) when this attempt started."""
         return self._step("branch").work.branch
 
     @property
     def forked_from(self) -> str | None:
-        """The run that this one was forked from (`handler.fork`); None if it is no fork."""
+        """The run that this one was forked from (`handler.fork`); None if it is not a fork."""
         forked = ForkedFrom.of(self._step("forked_from").work.options)
         return None if forked is None else forked.run_id
 
     def becomes(self, face: RunContext) -> None:
-        """From now on this is the context of that run."""
+        """Make this the context of a run, from now on."""
         self._face = face
 
     def _step(self, method: str) -> StepContext:

@@ -1,4 +1,4 @@
-"""What a step does only once, however often it is executed: `ctx.once`."""
+"""Code that a step executes only once, however often the step itself is executed: `ctx.once`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..values.json_values import dump_json, from_json_value, to_json_value
 
 T = TypeVar("T")
 
-#: Work id and key of the functions that are being executed around this code.
+#: Work id and key of the `once` functions inside which this code runs.
 _computing: ContextVar[frozenset[tuple[str, str]]] = ContextVar("umbel_once", default=frozenset())
 
 
@@ -27,18 +27,18 @@ def _is_utf8(text: str) -> bool:
 
 
 class Memos:
-    """The values that one attempt of a step keeps and finds."""
+    """The values that one attempt of a step stores and finds."""
 
     def __init__(self, work: Work, store: Store) -> None:
         """Args:
         work: The attempt.
-        store: Where values are kept.
+        store: Where values are stored.
         """
         self._work, self._store = work, store
         self._may_have_some = work.attempt > 1 or work.resumptions > 0
         self._locks: dict[str, asyncio.Lock] = {}
         self._found: dict[str, bytes] = {}
-        #: How many values Redis has kept for this attempt.
+        #: How many values Redis has stored for this attempt.
         self.writes = 0
 
     async def once(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:

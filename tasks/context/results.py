@@ -1,4 +1,4 @@
-"""The end of a run as its caller gets it: a result, or an exception."""
+"""How a run's end appears to its caller: as a result or an exception."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..events.event import StopEvent, WorkflowCancelledEvent, WorkflowFailedEven
 
 
 def result_of(run_id: str, event: StopEvent) -> Any:
-    """The result of a run that ended with `event`: of a `StopEvent` its `result`, of a subclass the event itself.
+    """The result of a run that ended with `event`: the `result` of a `StopEvent`, or a subclass's event itself.
 
     Raises:
-        WorkflowTimeoutError, WorkflowCancelledByUser: How the run ended.
-        Exception: The run failed: what its step raised, in its own type.
+        WorkflowTimeoutError, WorkflowCancelledByUser: The run ended this way.
+        Exception: The run failed: the exception that its step raised, of its own type.
     """
     if isinstance(event, WorkflowCancelledEvent):
         raise WorkflowCancelledByUser(f"Run {run_id!r} was cancelled.")

@@ -1,4 +1,4 @@
-"""The recorded outcome of a fork's work item, taken instead of executing its step; see `history/forks/recorded.py`."""
+"""Reuses a recorded outcome in a fork instead of executing the step; see `history/forks/recorded.py`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .emissions import Emissions
 
 
 async def with_recorded(store: Store, work: Work) -> tuple[Work, Recorded | None]:
-    """The work with the answers that are recorded for its waits, and its recorded outcome, if its run takes these.
+    """The work with the recorded answers to its waits, and its recorded outcome, if its run reuses recorded outcomes.
 
-    *Promise:* only reads, and asks Redis nothing unless the run is such a fork.
+    *Promise:* only reads, and makes no request to Redis unless the run is a fork that reuses recorded outcomes.
 
     Raises:
         StoreUnavailable: Redis did not answer.
@@ -27,10 +27,10 @@ async def with_recorded(store: Store, work: Work) -> tuple[Work, Recorded | None
 
 
 async def take(recorded: Recorded, work: Work, emissions: Emissions, state: StateHash, store: Store) -> Outcome | None:
-    """Do what the recorded attempt did before its end, and return what it came to; None if something has changed.
+    """Repeat the recorded attempt's writes and emissions and return its outcome; None if its inputs have changed.
 
-    *Promise:* what it wrote to the state is written only if the state is still as it was read; a crash between that and
-    the commit has the step executed, which finds what was written, as after a crash of the step itself.
+    *Promise:* the state is written only if the recorded attempt would still read the same. After a crash between that
+    write and the commit the step is executed; it finds the writes, as after a crash of the step itself.
 
     Raises:
         RunClosed: The attempt is obsolete.
@@ -40,7 +40,7 @@ async def take(recorded: Recorded, work: Work, emissions: Emissions, state: Stat
     events = await store.members(work) if gathered else work.bound
     if digest_of_events((digest(event.content()) for event in events), gathered=gathered) != recorded.events:
         return None
-    # What is compared here, the step has read only if its recorded outcome is taken.
+    # Reads made for the comparison count as the step's reads only if the recorded outcome is used.
     reading = replace(state, _read=set())
     if isinstance(recorded.read, str):
         found = await reading.read_all()

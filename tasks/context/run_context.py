@@ -1,4 +1,4 @@
-"""What a context does outside of a step: before a run, and beside one."""
+"""What a context does outside of a step: before a run, and for the caller of a run."""
 
 from __future__ import annotations
 
@@ -42,20 +42,19 @@ class Beginning:
     """What a run begins with besides its start event.
 
     Attributes:
-        snapshot: State, and work to go on with.
-        goes_on: There is such work, so no start event is sent.
+        snapshot: The state, and saved work to continue with, if any.
     """
 
     snapshot: RunSnapshot
 
     @property
     def goes_on(self) -> bool:
-        """Whether the run takes up saved work, and so gets no start event."""
+        """Whether the run continues saved work and so gets no start event."""
         return self.snapshot.goes_on
 
 
 class NewRunContext:
-    """A context that has no run yet: a state to begin with, and perhaps the rest of another run."""
+    """A context that has no run yet: an initial state, and possibly the unfinished work of another run."""
 
     def __init__(
         self,
@@ -65,8 +64,8 @@ class NewRunContext:
     ) -> None:
         """Args:
         workflow: What will be run.
-        snapshot: What another run left to go on with.
-        state: What its state begins with.
+        snapshot: The snapshot of another run to continue from.
+        state: The initial state.
         """
         self.workflow = workflow
         self.snapshot = snapshot
@@ -78,10 +77,10 @@ class NewRunContext:
     def load(
         cls, workflow: WorkflowDefinition, data: Mapping[str, Any], serializer: BaseSerializer | None
     ) -> NewRunContext:
-        """The context that a snapshot was taken of.
+        """A context that continues from a snapshot.
 
         Raises:
-            ContextSerdeError: The snapshot cannot be used, saying why.
+            ContextSerdeError: The snapshot cannot be used; the message says why.
         """
         return cls._load(workflow, data, serializer or serializer_of(workflow) or JsonSerializer(), None)
 
@@ -91,11 +90,10 @@ class NewRunContext:
     ) -> NewRunContext:
         """The same from a snapshot that a client may have written or changed.
 
-        Nothing is made of it but these events, umbel's own ones excepted, and the workflow's state; exceptions become
-        text.
+        Only these events (except umbel's own) and the workflow's state class are instantiated; exceptions become text.
 
         Raises:
-            ContextSerdeError: It cannot be used or names another class, saying why.
+            ContextSerdeError: The snapshot cannot be used or names another class; the message says why.
         """
         declared = [each for each in events if not issubclass(each, SYSTEM_EVENTS)]
         state_class = state_class_of(type(workflow))
@@ -105,7 +103,7 @@ class NewRunContext:
             return cls._load(workflow, data, serializer, frozenset(map(event_name, declared)))
         except ContextSerdeError:
             raise
-        except Exception as error:  # whatever a client may have put where umbel writes something else
+        except Exception as error:  # a client may have put anything where umbel writes something specific
             raise ContextSerdeError(f"The snapshot is damaged: {type(error).__name__}: {error}") from error
 
     @classmethod
@@ -140,7 +138,7 @@ class NewRunContext:
 
     @property
     def is_running(self) -> bool:
-        """Whether there is work to go on with."""
+        """Whether there is unfinished work to continue."""
         return self.snapshot is not None and self.snapshot.goes_on
 
     def beginning(self, workflow: WorkflowDefinition, *, has_new_input: bool) -> Beginning:
@@ -151,7 +149,7 @@ class NewRunContext:
 
 
 class RunContext:
-    """Everything behind a context beside a run: the run as its caller sees it."""
+    """The implementation of a context outside a run: the run as its caller sees it."""
 
     def __init__(
         self,
@@ -166,14 +164,14 @@ class RunContext:
         serializer: BaseSerializer | None = None,
     ) -> None:
         """Args:
-        store: Where the run lives.
+        store: Where the run is stored.
         run_id: The run.
         state_class: Model of the state.
         registry: Classes of the run's events.
         send: Sends an event into the run: (event, step name or None).
-        stream: All the run's events, umbel's own too.
+        stream: All events of the run, including umbel's own.
         result: The run's result.
-        serializer: What snapshots are written with where none is named; None is JSON.
+        serializer: The default serializer of snapshots; None is JSON.
         """
         self._serializer = serializer or JsonSerializer()
         self.store, self.run_id, self.registry = store, run_id, registry
@@ -239,10 +237,10 @@ def _beginning(workflow: WorkflowDefinition, snapshot: RunSnapshot, has_new_inpu
 
 
 def _fitting(workflow: WorkflowDefinition, found: InMemoryStateStore[Any]) -> InMemoryStateStore[Any]:
-    """A loaded state as the class that the workflow's steps declare.
+    """A loaded state, converted to the class that the workflow's steps declare.
 
     Raises:
-        ContextSerdeError: It is of an unrelated class.
+        ContextSerdeError: The state is of an unrelated class.
     """
     state_class = state_class_of(type(workflow)) or DictState
     state = found.current_state()

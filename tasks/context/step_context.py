@@ -1,4 +1,4 @@
-"""What a context does inside a step: emit, collect, wait. One attempt of one work item stands behind it."""
+"""What a context does inside a step: emit, collect, wait. It belongs to one attempt of one work item."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ from .waits import WaitNames, Waits, find_answer
 logger = logging.getLogger("umbel.steps")
 
 
-#: They are read again for each event that may meet them.
+#: Maximum size of a wait's requirements, which are read again for each event that may meet them.
 _REQUIREMENTS_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class SentEvent:
-    """An event that a step has sent, as far as it can be taken back."""
+    """A handle for withdrawing an event that a step has sent."""
 
     _withdraw: Callable[[], int]
 
     def cancel(self) -> int:
-        """Cancel what the event led to and has not ended; blocks for an exchange with Redis if it is on its way.
+        """Cancel the step executions for the event that have not ended; blocks for Redis if the event was delivered.
 
-        What has followed from steps that have ended goes on.
+        Work that resulted from steps that have already ended continues.
 
         Returns:
             How many step executions were cancelled.
@@ -63,7 +63,7 @@ class SentEvent:
 
 
 class StepContext:
-    """Everything behind a context inside a step: one attempt of one work item."""
+    """The implementation of a context inside a step, for one attempt of one work item."""
 
     def __init__(
         self,
@@ -81,12 +81,12 @@ class StepContext:
         work: The attempt.
         emissions: Its buffer of early events.
         store: For reading and the state.
-        collecting: For `collect_events`, which blocks: on a portal of its own, with a short patience.
+        collecting: For `collect_events`, which blocks: on another portal, with short patience.
         side: As `store`, on a portal whose loop user code does not block.
         registered: Its workflow here.
         registry: All workflows here.
-        recorded: Its recorded outcome, to be taken where nothing has changed.
-        logs: Where what it logs is kept; None is nowhere.
+        recorded: Its recorded outcome, to be used if nothing has changed.
+        logs: Where its log is kept; None if it is not kept.
         """
         config = registered.steps[work.step]
         self.work, self.emissions = work, emissions
@@ -98,11 +98,11 @@ class StepContext:
         self.writes_back = registered.workflow.writes_back
         self._changed_in_place: Mapping[str, bytes] = {}
         self._state: StateStore[Any] | SyncStateStore[Any] | None = None
-        #: Stands for the state in Redis where an attempt is done again.
+        #: Replaces the state in Redis when an attempt is replayed.
         self.recorded_state: StateHash | None = None
         self.taken: list[str] = []
         self._plan = registered.plan
-        #: An emitted event that the code here routes to a step and the run's plan does not.
+        #: An emitted event that this worker's code routes to a step but the run's plan does not.
         self.misrouted: Envelope | None = None
         self._collected = 0
         self._collect_calls: dict[str, int] = {}
@@ -114,12 +114,12 @@ class StepContext:
         #: The recorded outcome was taken; the step is not executed.
         self.is_recorded = False
         self.logs = logs
-        #: What the step has logged; None is nothing.
+        #: What the step has logged; None if nothing.
         self.log: StepLog | None = None
 
     @property
     def state(self) -> Any:
-        """`ctx.store`, in the step's colour."""
+        """`ctx.store`: awaitable in an `async def` step, blocking in a plain one."""
         if self._state is None:
             about = self.work.run_id, self.work.state_id, self._state_class, self.work
             if self._is_async:
@@ -146,11 +146,11 @@ class StepContext:
 
     @property
     def exchanges(self) -> int:
-        """How many writes to `ctx.store`, calls of `collect_events` and kept values Redis has answered."""
+        """How many writes to `ctx.store`, calls of `collect_events` and values of `ctx.once` Redis has confirmed."""
         return self._collected + self.memos.writes + (0 if self._state is None else self._state.writes)
 
     async def recorded_outcome(self) -> Outcome | None:
-        """The recorded outcome, if there is one and nothing has changed; the attempt has then done what that one did.
+        """The recorded outcome, if there is one and nothing has changed; its writes and emissions are then repeated.
 
         Raises:
             RunClosed: The attempt is obsolete.
@@ -168,7 +168,7 @@ class StepContext:
         return frozenset() if self._state is None else self._state.hash.reads
 
     async def find_changes(self) -> None:
-        """Find what the step has changed in values of the state in place, for the commit to write.
+        """Find the values of the state that the step has changed in place, for the commit to write.
 
         Raises:
             UmbelError: As `WriteBackStore.changed`.
@@ -184,7 +184,7 @@ class StepContext:
         return {**self._state.kept_back, **self._changed_in_place}
 
     async def write_state(self) -> None:
-        """Write what the step has set, before anything else is to see what it has sent.
+        """Write the values that the step has set, before its sent events are delivered.
 
         Raises:
             UmbelError: As `WriteBackStore.write_kept_back`.
@@ -193,7 +193,7 @@ class StepContext:
             await self._state.write_kept_back()
 
     async def keep_log(self) -> None:
-        """Have what the step has logged written ahead of its commit; nothing is waited for."""
+        """Start writing the step's log ahead of its commit, without waiting for the reply."""
         if self.log is not None and self.logs is not None:
             await self.logs.end(self.log, self._store)
 
@@ -203,7 +203,7 @@ class StepContext:
         return self.work.run_id
 
     def send(self, event: Event, target: str | None) -> SentEvent:
-        """Check the target, then buffer."""
+        """Check the target, then buffer the event."""
         envelope = encode_event(event, self.settings)
         if not self.routes(envelope):
             return SentEvent(lambda: 0)
@@ -229,13 +229,13 @@ class StepContext:
         return self.emissions.cancel_work(selection, downstream=downstream, instead=event, reason=reason)
 
     def routes(self, event: Envelope) -> bool:
-        """Whether the run's plan agrees with the code here that a step takes this event; else `misrouted` says it."""
+        """False if the code here routes this event to a step but the run's plan does not; `misrouted` is then set."""
         if self.emissions.plan.misroutes(event, self._plan):
             self.misrouted = event
         return self.misrouted is None
 
     def _warn_of_gathering(self, envelope: Envelope) -> None:
-        """Say, once an attempt, that a step which could gather the event will not get it."""
+        """Warn, once per attempt, that a sent event does not reach a step that gathers events of its class."""
         for step in self.emissions.plan.steps:
             warning = (step.name, envelope.type)
             if step.kind == "collect" and warning not in self._warned and step.accepts_event(envelope):
@@ -313,17 +313,17 @@ class StepContext:
         requirements: dict[str, Any],
         timeout: float | None,
     ) -> Event:
-        """Give the answer if there is one, else unwind the step.
+        """Return the answer if there is one, else unwind the step.
 
         Raises:
-            WorkflowRuntimeError: The timeout is no time that can be waited.
+            WorkflowRuntimeError: The timeout is not a valid duration.
             WorkflowRuntimeError: Another task of the step waits for the same, and neither has a `waiter_id`.
-            UnserializableValue: A requirement could never be met: an event's JSON has no such value.
-            PayloadTooLarge: The requirements are.
-            EventMismatch: It was given very many answers that do not fit their class.
+            UnserializableValue: A requirement can never be met: an event's JSON cannot contain such a value.
+            PayloadTooLarge: The requirements are too large.
+            EventMismatch: Too many answers do not match their class.
             TimeoutError: No answer came in time.
-            Waits: There is none yet, or the last one does not fit its class: the run's stream says so, and the question
-                is asked again.
+            Waits: There is no answer yet, or the last one does not match its class: this is published to the run's
+                stream, and the question is asked again.
         """
         if timeout is not None and not is_duration(timeout):
             raise WorkflowRuntimeError(
@@ -371,10 +371,10 @@ class StepContext:
 
 
 def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
-    """Refuse a target that cannot take the event.
+    """Refuse a target that cannot receive the event.
 
     Raises:
-        WorkflowRuntimeError: There is no such step, it does not accept this event, or it only gathers returned ones.
+        WorkflowRuntimeError: There is no such step, it does not accept this event, or it only gathers returned events.
     """
     if target is None:
         return

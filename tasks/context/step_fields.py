@@ -1,4 +1,4 @@
-"""What is logged in a step: run, step and attempt in all its lines, and the lines kept with the run."""
+"""Logging in a step: run, step and attempt as fields of each record, and the lines that are kept with the run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ..logs.writing import StepLogs
 from .ctx import Context, current_context
 from .step_context import StepContext
 
-#: What umbel itself logs is not the step's; filters of this logger decide what is kept, and may change it.
+#: Prefix of umbel's own loggers, whose records do not belong to the step.
 _OURS = "umbel."
+#: Filters of this logger decide what is kept, and may change records.
 _KEPT = logging.getLogger("umbel.step_logs")
 
 
 def step_fields() -> dict[str, str | int]:
     """`run_id`, `step` and `attempt` of the step that this code belongs to; empty outside of steps.
 
-    They are context variables: also tasks that the step has created and code in `asyncio.to_thread` have them, threads
-    that it has started itself do not. For structlog:
+    They come from a context variable, so tasks created by the step and code in `asyncio.to_thread` see them too, but
+    threads that the step starts itself do not. For structlog:
 
         def add_step(logger, method, event):
             return umbel.step_fields() | event
@@ -37,7 +38,7 @@ class StepFilter(logging.Filter):
     """Gives each log record `run_id`, `step` and `attempt`, for a handler's format; empty outside of steps.
 
     `handler.addFilter(umbel.StepFilter())` with the format `%(run_id)s %(step)s %(attempt)s %(message)s`. A record that
-    has such a field keeps it. It belongs on a handler: filters of a logger do not see what its descendants log.
+    already has such a field keeps it. Add it to a handler: a logger's filters do not see what its descendants log.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -50,10 +51,10 @@ class StepFilter(logging.Filter):
 
 
 def kept_step_logs(side: Store) -> StepLogs | None:
-    """Where what steps log in this process is kept; None if it is not to be.
+    """Where the logs of steps in this process are kept; None if they are not kept.
 
-    Records are seen where they are made: levels of loggers have influence on what is kept, handlers have none. Filters
-    of the logger `umbel.step_logs` may refuse or change records.
+    Records are captured when they are created, so the levels of loggers affect what is kept and handlers do not.
+    Filters of the logger `umbel.step_logs` may reject or change records.
 
     Args:
         side: Writes while steps run.
@@ -89,7 +90,7 @@ def _keep(face: object, record: logging.LogRecord) -> None:
 
 
 def keep_printed(context: Context[Any], line: str) -> None:
-    """Keep a line that a step has printed, as of level INFO."""
+    """Keep a line that a step has printed, with level INFO."""
     face = context._face
     if line.strip() and isinstance(face, StepContext) and face.logs is not None and face.logs.level <= logging.INFO:
         record = logging.LogRecord("print", logging.INFO, "", 0, line, None, None)

@@ -1,4 +1,4 @@
-"""The seam for tracing: what happens around a step's code, and what a run remembers of the trace that started it."""
+"""The interface for tracing: what surrounds a step's code, and what a run stores about the trace that started it."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ class Tracing(Protocol):
     """What traces runs in this process."""
 
     def begin(self, workflow: str) -> dict[str, Any]:
-        """A run of this workflow is about to be started; what is returned is kept with the run, in its options."""
+        """A run of this workflow is about to be started; the result is kept with the run, in its options."""
 
     def inherited(self) -> dict[str, Any]:
-        """The same for a child run of the step that is executed here, which may ask several times."""
+        """The same for a child run of the step that is executed here; may be called several times per child."""
 
     def attempt(self, work: Work, causes: Iterable[str]) -> AbstractContextManager[str]:
-        """What is entered around the step's code, in its context.
+        """A context manager that is entered around the step's code, in the step's context variables.
 
         Args:
             work: The attempt.
-            causes: Of the events that led to it, in which spans they were made, as far as that is known.
+            causes: The spans in which the events that led to the attempt were made, as far as known.
 
         Returns:
-            What the events are marked with that it emits.
+            The context manager. Its value is the mark for the events that the step emits.
         """
 
     def current(self) -> str:
-        """What an event is marked with that is sent from outside a step; empty for nothing."""
+        """The mark for an event that is sent from outside a step; empty for none."""
 
 
 _installed: Tracing | None = None
 
 
 def trace_with(tracing: Tracing | None) -> None:
-    """Trace from now on, in this process and those that are forked from it; None to cease."""
+    """Start tracing in this process and in processes forked from it later; None stops it."""
     global _installed
     _installed = tracing
 
 
 def tracing() -> Tracing | None:
-    """What traces in this process; None for nothing."""
+    """The tracing installed in this process, or None."""
     return _installed

@@ -1,4 +1,4 @@
-"""The names of a step's waits. An answer is kept under the name of its wait, and each execution must find its own."""
+"""The names of a step's waits. An answer is stored under the name of its wait, where each execution must find it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..events.codec import EventMismatch, EventRegistry, decode_event, unreadabl
 from ..events.event import Event
 from ..events.run_events import UnreadableEvent
 
-#: A step that has received this many answers that do not fit their class fails: it decodes all of them each time.
+#: A step that has received this many answers that do not match their class fails: it decodes all of them each time.
 MOST_UNREADABLE = 100
 
-#: So much is said about each of them.
+#: Maximum length of the reason that is published for each of them.
 _REASON_CHARACTERS = 2000
 
 
@@ -27,7 +27,7 @@ class Waits(BaseException):
     """Unwinds a step that waits. Not an Exception, so that a step's own `except Exception` does not swallow it.
 
     Attributes:
-        outcome: What the attempt comes to.
+        outcome: The outcome of the attempt.
     """
 
     def __init__(self, outcome: Suspended | Awaiting) -> None:
@@ -36,9 +36,9 @@ class Waits(BaseException):
 
 
 def unwound_by(group: BaseExceptionGroup[Any]) -> BaseException:
-    """What a step failed with that was unwound by an `asyncio.TaskGroup`: if it only waits, the first of its waits.
+    """What ended a step in which an `asyncio.TaskGroup` raised `group`: its errors, or the first wait if it has none.
 
-    The others begin when the step is executed again.
+    The other waits begin when the step is executed again.
     """
     waits, rest = group.split(Waits)
     if rest is not None:
@@ -52,14 +52,14 @@ def unwound_by(group: BaseExceptionGroup[Any]) -> BaseException:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What has come for a wait.
+    """What has arrived for a wait.
 
     Attributes:
-        name: What the wait is called from now on: an answer is kept under the name of its wait for as long as the step
-            goes on, so after one that cannot be read the step waits under another name.
+        name: The current name of the wait. An answer is stored under the name of its wait until the step has ended, so
+            after an unreadable answer the step waits under a new name.
         event: The answer; None if there is none that can be read.
-        is_late: The time for it is over.
-        unreadable: Stands for the last answer, which does not fit its class.
+        is_late: The wait has timed out.
+        unreadable: Describes the last answer if it does not match its class.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Answer:
 
 
 def find_answer(name: str, work: Work, registry: EventRegistry) -> Answer:
-    """The answer to a wait among those that a work item has.
+    """The answer to a wait among the answers of a work item.
 
     Raises:
-        EventMismatch: Too many do not fit their class.
+        EventMismatch: Too many answers do not match their class.
     """
     last: UnreadableEvent | None = None
     for number in range(MOST_UNREADABLE):
@@ -94,15 +94,15 @@ def find_answer(name: str, work: Work, registry: EventRegistry) -> Answer:
 
 
 def _without_content(answer: UnreadableEvent) -> UnreadableEvent:
-    """For the run's stream: an answer need not be for its readers, and neither is it as large as it likes."""
+    """The same for the run's stream: without the payload, which may not be for its readers, and limited in size."""
     return answer.model_copy(update={"payload": "", "reason": answer.reason[:_REASON_CHARACTERS]})
 
 
 class WaitNames:
     """Names the waits of one execution that have no `waiter_id`.
 
-    Equal waits are counted in the order in which the step begins them. Tasks that wait at the same time begin in any
-    order, so there the question is part of the name; and where even that is the same, the waits are refused.
+    Equal waits are numbered in the order in which the step begins them. Concurrent tasks begin their waits in any
+    order, so there the question is part of the name; if even the question is the same, the wait is refused.
     """
 
     def __init__(self, work: Work) -> None:
@@ -112,21 +112,21 @@ class WaitNames:
         self._work = work
         self._begun: dict[str, int] = {}
         self._beside: dict[str, tuple[ref[asyncio.Task[Any]], WeakSet[asyncio.Task[Any]]]] = {}
-        #: The task that the step itself is executed in; weakly, since its error refers to all of this.
+        #: The task in which the step itself is executed; a weak reference, since its error refers to this object.
         self.main: Callable[[], asyncio.Task[Any] | None] = lambda: None
 
     def of(self, event: str, requirements: dict[str, Any], question: Envelope | None) -> str:
         """The name of the next wait for `event`.
 
         Raises:
-            WorkflowRuntimeError: Another task waits for the same with the same question.
+            WorkflowRuntimeError: Another task waits for the same event with the same question and requirements.
         """
         stem = f"waiter_{event}_{json.dumps(requirements, sort_keys=True, default=str)}"
         name = self._next(stem)
         task = asyncio.current_task()
         if (
             task is None or task is self.main() or name in self._work.answers
-        ):  # the latter was asked by an older release
+        ):  # the last condition: an older release began this wait
             return name
         stem = f"{stem}_{derive_id(question.type, question.payload)}" if question is not None else f"{stem}_"
         self._refuse_twin(stem, event, task)
@@ -141,7 +141,7 @@ class WaitNames:
         first, beside = self._beside.setdefault(stem, (ref(task), WeakSet(asyncio.all_tasks())))
         if task is first():
             return
-        if task not in beside:  # it began later: the waits are in order
+        if task not in beside:  # the task was created later, so the waits are in order
             self._beside[stem] = (ref(task), WeakSet(asyncio.all_tasks()))
             return
         kind = event.rpartition(".")[2]

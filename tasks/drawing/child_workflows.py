@@ -1,7 +1,7 @@
 """Finds the workflows that steps start, by reading the steps' source, and adds their graphs to that of the parent.
 
-A call `Other(...)` in a step whose name is a workflow class there counts as starting it. Workflows created elsewhere
-and passed in are not found. Nothing is called, and children of children are not searched.
+In a step, a call `Other(...)` counts as starting `Other` if that name refers to a workflow class there. Workflows
+created elsewhere and passed in are not found. Nothing is called, and children of children are not searched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHILD_CONNECTOR = "child_connector"
 
 
 def with_child_workflows(workflow: WorkflowDefinition | type[WorkflowDefinition]) -> WorkflowGraph:
-    """The graph of a workflow, with the graphs of those that its steps start.
+    """The graph of a workflow, with the graphs of the workflows that its steps start.
 
     Ids of a child's nodes begin with the step and the child's name. Two nodes of type `child_connector` connect it in
     both directions.
@@ -57,7 +57,7 @@ def _names_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _resolve(node: ast.expr, names: dict[str, Any]) -> Any:
-    """What a dotted name means; None for everything else. Only modules and classes are looked into."""
+    """The object that a dotted name refers to; None for other expressions. Only modules and classes are looked into."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Attribute):

@@ -1,6 +1,6 @@
-"""Drawings of workflows and of runs, as one HTML file each or as mermaid text.
+"""Drawings of workflows and of runs, each as one HTML file or as Mermaid text.
 
-A file loads nothing from anywhere: it can be mailed, archived and opened without a network.
+A file loads nothing from elsewhere: it can be mailed, archived and opened without a network.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def draw_all_possible_flows(
     max_label_length: int | None = None,
     include_child_workflows: bool = True,
 ) -> NotebookDrawing | None:
-    """Draw all ways that events may take through a workflow.
+    """Draw all paths that events can take through a workflow.
 
     Args:
         workflow: A workflow or its class; it need not be valid.
         filename: The HTML file to write. It is replaced as a whole, or not at all.
-        notebook: Also return something that Jupyter shows.
-        max_label_length: Characters that labels are cut to; None cuts nothing.
+        notebook: Also return an object that Jupyter displays.
+        max_label_length: Maximum characters of a label; longer ones are cut. None cuts nothing.
         include_child_workflows: Also draw the workflows that steps start by calling their class.
 
     Raises:
@@ -67,12 +67,12 @@ def draw_all_possible_flows_mermaid(
     max_label_length: int | None = None,
     include_child_workflows: bool = True,
 ) -> str:
-    """The same as a mermaid flowchart.
+    """Like `draw_all_possible_flows`, but returns a Mermaid flowchart.
 
     Args:
         workflow: A workflow or its class.
         filename: Also write it to this file.
-        max_label_length: Characters that labels are cut to; None cuts nothing.
+        max_label_length: Maximum characters of a label; longer ones are cut. None cuts nothing.
         include_child_workflows: Also draw the workflows that steps start.
     """
     return _charted(_flows(workflow, max_label_length, include_child_workflows), filename)
@@ -88,13 +88,13 @@ def draw_most_recent_execution(
 
     Works for any run, started by any process: `draw_most_recent_execution(umbel.attach(run_id))`.
 
-    *Promise:* changes nothing in Redis. Blocks for as long as reading the journal takes.
+    *Promise:* changes nothing in Redis. Blocks while it reads the journal.
 
     Args:
         handler: The run.
         filename: The HTML file to write. It is replaced as a whole, or not at all.
-        notebook: Also return something that Jupyter shows.
-        max_label_length: Characters that labels are cut to; None cuts nothing.
+        notebook: Also return an object that Jupyter displays.
+        max_label_length: Maximum characters of a label; longer ones are cut. None cuts nothing.
 
     Raises:
         RunNotFound: The run's retention is over.
@@ -109,12 +109,12 @@ def draw_most_recent_execution_mermaid(
     filename: str | os.PathLike[str] | None = None,
     max_label_length: int | None = None,
 ) -> str:
-    """The same as a mermaid flowchart.
+    """Like `draw_most_recent_execution`, but returns a Mermaid flowchart.
 
     Args:
         handler: The run.
         filename: Also write it to this file.
-        max_label_length: Characters that labels are cut to; None cuts nothing.
+        max_label_length: Maximum characters of a label; longer ones are cut. None cuts nothing.
     """
     return _charted(_run(handler, max_label_length), filename)
 
@@ -149,7 +149,7 @@ def _write(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        # As a file made by open() would be, not private as temporary ones are.
+        # The permissions of a file made by open(): mkstemp makes a private one.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)

@@ -1,4 +1,4 @@
-"""A `WorkflowGraph` as a picture: all ways that events may take."""
+"""A `WorkflowGraph` as a picture: all paths that events can take."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def flow_picture(graph: WorkflowGraph, max_label_length: int | None = None) -> P
 
     Args:
         graph: The structure.
-        max_label_length: Longer labels are cut; hovering shows them in full. None cuts nothing.
+        max_label_length: Longer labels are cut; hovering shows the full text. None cuts nothing.
     """
     nodes = {node.id: node for node in graph.nodes}
     steps = [nodes[name] for name in steps_in_order(graph)]

@@ -11,15 +11,15 @@ from string import Template
 from .layout import Placed, Point, lay_out
 from .picture import Arrow, Box, Look, Picture
 
-#: Width of one character of the label's and of the detail's font (monospaced, 13 and 11 px), in pixels.
+#: Width of one character in labels and in details (monospaced, 13 and 11 px), in pixels.
 LABEL_CHARACTER, DETAIL_CHARACTER = 7.9, 6.7
 #: Height of one line of details, in pixels.
 DETAIL_LINE = 15.0
-#: What a screen shows without scrolling, in pixels; the direction that fits better is chosen.
+#: Visible area assumed for a screen, in pixels; the layout direction that fits it better is chosen.
 SCREEN = (1100.0, 700.0)
 MARGIN = 16.0
 
-#: Names of the looks in the legend.
+#: Names of the box kinds in the legend.
 _NAMES: dict[Look, str] = {
     "step": "step",
     "event": "event",
@@ -39,7 +39,7 @@ _FLAT: tuple[Look, ...] = ("event", "start", "stop", "child", "omitted")
 
 
 def as_html(picture: Picture) -> str:
-    """The whole file."""
+    """The complete HTML file."""
     template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     looks = dict.fromkeys(box.look for box in picture.boxes)
     lines = {arrow.line for arrow in picture.arrows}
@@ -60,7 +60,7 @@ _LINES = (("thick", "fan-out / fan-in"), ("dashed", "failure"))
 
 
 def as_svg(picture: Picture) -> str:
-    """The drawing alone, styled by classes."""
+    """Only the SVG; the page defines its CSS classes."""
     placed = best_layout(picture)
     boxes = {box.id: box for box in picture.boxes}
     width, height = placed.width + 2 * MARGIN, placed.height + 2 * MARGIN
@@ -78,7 +78,7 @@ def as_svg(picture: Picture) -> str:
 
 
 def best_layout(picture: Picture) -> Placed:
-    """Its layout: upright if that fits the screen, else in the direction that needs less scrolling."""
+    """The layout from top to bottom if that fits the screen, else the direction that needs less scrolling."""
     sizes = {box.id: box_size(box) for box in picture.boxes}
     ends = [(arrow.source, arrow.target) for arrow in picture.arrows]
     upright = lay_out(sizes, ends)
@@ -99,7 +99,7 @@ def _units(text: str) -> int:
 
 
 def box_size(box: Box) -> tuple[float, float]:
-    """Width and height that its text needs."""
+    """Width and height of a box that fits its text."""
     details = box.detail.splitlines()
     width = max(_units(box.label) * LABEL_CHARACTER, *(_units(line) * DETAIL_CHARACTER for line in details), 0) + 28
     height = (28.0 if box.look in _FLAT else 36.0) + DETAIL_LINE * len(details)
@@ -160,7 +160,7 @@ def _arrow(arrow: Arrow, path: Sequence[Point], sideways: bool) -> str:
 
 
 def arrow_path(arrow: Arrow, path: Sequence[Point], sideways: bool) -> str:
-    """The line as SVG draws it, from the points it passes."""
+    """The SVG path of an arrow through these points."""
     return _loop(path) if arrow.source == arrow.target else _curve(path, sideways)
 
 
@@ -177,12 +177,12 @@ def _loop(path: Sequence[Point]) -> str:
 
 
 def _curve(path: Sequence[Point], sideways: bool) -> str:
-    """Straight within a layer, an S between layers, which leaves and arrives at a right angle to them."""
+    """Straight within a layer, an S-curve between layers that meets them at right angles."""
     parts = [f"M{path[0][0]:.1f} {path[0][1]:.1f}"]
     for number in range(1, len(path)):
         (ax, ay), (bx, by) = path[number - 1], path[number]
         if abs(ax - bx) + abs(ay - by) < 0.1:
-            continue  # a last segment without length would leave the arrow's head without direction
+            continue  # a zero-length last segment would leave the arrowhead without a direction
         if number % 2:
             parts.append(f"L{bx:.1f} {by:.1f}")
         elif sideways:

@@ -1,10 +1,10 @@
-"""A layered layout: positions of boxes and arrows. Pure; it knows sizes and ends, not what is drawn.
+"""A layered layout: positions of boxes and arrows. Pure: it knows box sizes and arrow ends, not what they show.
 
-    break cycles -> layers -> one waypoint per layer an arrow crosses -> order within layers -> places
+        break cycles -> layers -> one waypoint per layer an arrow crosses -> order within layers -> positions
 
-Arrows run down the layers; those that close a cycle run up. A layout may be sideways, with layers from left to right.
-The order is found by sweeps that move each point to the mean of its neighbours, keeping the order with the fewest
-crossings; the positions are, layer by layer, the least-squares solution that keeps the order and the gaps.
+Arrows run down the layers; those that close a cycle run up. A sideways layout has its layers from left to right.
+Sweeps move each point to the mean of its neighbours; the order with the fewest crossings is kept. Then, layer by
+layer, the positions are the least-squares solution that keeps the order and the gaps.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-#: Between neighbours of one layer, between waypoints, and between layers, in pixels.
+#: Distances between neighbours in a layer, between waypoints, and between layers, in pixels.
 GAP, WAYPOINT_GAP, LAYER_GAP = 28.0, 16.0, 44.0
-#: Between the ends of two arrows at one box.
+#: Distance between the ends of two arrows at one box, in pixels.
 PORT_GAP = 14.0
 
 _ORDER_SWEEPS = 12
@@ -31,11 +31,11 @@ class Placed:
     """A layout.
 
     Attributes:
-        width: Of the whole.
-        height: Of the whole.
+        width: Of the whole layout.
+        height: Of the whole layout.
         centers: Center of each box by its id.
-        paths: For each arrow, in the order given, the points it passes; two points of one layer follow each other.
-        sideways: Layers lie from left to right.
+        paths: For each arrow, in the order of the argument, the points it passes: two consecutive ones in each layer.
+        sideways: Whether the layers run from left to right.
     """
 
     width: float
@@ -98,7 +98,7 @@ class _Layout:
         return (target, source) if self.up[number] else (source, target)
 
     def _layers(self) -> list[int]:
-        """The longest way from a source; boxes without a predecessor move down to just above their first successor."""
+        """The longest path from a source; boxes without a predecessor move down to just above their first successor."""
         downward = [self._downward(n) for n in range(len(self.arrows)) if self.arrows[n][0] != self.arrows[n][1]]
         successors: list[list[int]] = [[] for _ in range(self.boxes)]
         missing = [0] * self.boxes
@@ -221,7 +221,7 @@ class _Layout:
                 return
 
     def _rows(self) -> list[list[int]]:
-        """Chains of points of which each has only the next one below and that one only it above."""
+        """Chains in which each point is the only lower neighbour of the one above, its only upper neighbour."""
         follower = {
             upper: lower
             for upper, lowers in enumerate(self.below)
@@ -237,7 +237,7 @@ class _Layout:
         return rows
 
     def _offsets(self, layer: list[int]) -> list[float]:
-        """The least distance of each point's center from that of the first."""
+        """The minimum distance of each point's center from the center of the first point."""
         offsets, at = [0.0] if layer else [], 0.0
         for one, other in pairwise(layer):
             is_waypoint = one >= self.boxes or other >= self.boxes
@@ -256,7 +256,7 @@ class _Layout:
         self._pool(layer, wishes, x)
 
     def _pool(self, layer: list[int], wishes: list[tuple[float, float]], x: list[float]) -> None:
-        """Place a layer as wished, with weights, as far as order and gaps allow: isotonic regression by pooling."""
+        """Place points as near to their weighted targets as order and gaps allow: isotonic regression by pooling."""
         pools: list[tuple[float, float, int]] = []  # mean, weight, points
         offsets = self._offsets(layer)
         for (wish, weight), offset in zip(wishes, offsets, strict=True):
@@ -301,7 +301,7 @@ class _Layout:
                 across = ends[number, place > 0]
                 border = y[point] + (self.heights[point] / 2) * (-1 if place else 1)
                 level = (across, y[point] + half * (-1 if place else 1))
-                # A low box in a high layer: first straight to the layer's edge, so that no other box is crossed.
+                # The box is shorter than its layer: straight to the layer's edge first, so as to cross no other box.
                 points += [level, (across, border)] if place else [(across, border), level]
             paths.append(tuple(points[::-1] if self.up[number] else points))
         loops = [point[0] for path, chain in zip(paths, self.chains, strict=True) if not chain for point in path]
@@ -330,7 +330,7 @@ class _Layout:
 
 
 def _closing_cycles(boxes: int, arrows: Sequence[tuple[int, int]]) -> list[bool]:
-    """Which arrows close a cycle, found depth first."""
+    """For each arrow, whether it closes a cycle; found depth first."""
     leaving: list[list[int]] = [[] for _ in range(boxes)]
     has_predecessor = [False] * boxes
     for number, (source, target) in enumerate(arrows):

@@ -1,4 +1,4 @@
-"""A `Picture` as a mermaid flowchart, which GitHub and many editors draw."""
+"""A `Picture` as a Mermaid flowchart, which GitHub and many editors render."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from .picture import Box, Look, Picture
 
-#: Opening and closing of a box; the shape shows its kind.
+#: Opening and closing delimiters of a node; the shape shows its kind.
 _SHAPES: dict[Look, tuple[str, str]] = {
     "event": ("([", "])"),
     "start": ("([", "])"),
@@ -35,7 +35,7 @@ _ARROWS = {"plain": "-->", "thick": "==>", "dashed": "-.->"}
 
 
 def as_mermaid(picture: Picture) -> str:
-    """The flowchart; its last lines are the colours."""
+    """The flowchart; its last lines define the colours."""
     names = _names(picture)
     lines = ["flowchart TD"]
     for box in picture.boxes:
@@ -55,7 +55,7 @@ def _class(look: Look) -> str:
 
 
 def _names(picture: Picture) -> dict[str, str]:
-    """Ids as mermaid accepts them: kind and id of a box, so that none is a keyword of mermaid, such as `end`."""
+    """Mermaid ids by box id. They begin with the kind of the box, so that none is a Mermaid keyword such as `end`."""
     taken: set[str] = set()
     names: dict[str, str] = {}
     for box in picture.boxes:
@@ -73,7 +73,7 @@ def _kind(box: Box) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Text between quotation marks; mermaid reads it as HTML, with `#` for `&`."""
+    """The text escaped for a quoted label: Mermaid reads it as HTML, with `#` for `&`."""
     for character in '#&<>"`':
         text = text.replace(character, f"\0{ord(character)};")
     return text.replace("\0", "#").replace("\n", " ")

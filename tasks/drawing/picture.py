@@ -33,7 +33,7 @@ class Box:
         look: Its kind; decides shape and colour. Nothing is shown by colour alone.
         label: Its name.
         detail: Smaller lines below the name.
-        title: More, shown on hovering and read out by screen readers.
+        title: The tooltip, also read by screen readers.
     """
 
     id: str
@@ -65,14 +65,14 @@ class Picture:
     """A drawing, independent of its format.
 
     Attributes:
-        title: What it shows.
-        summary: What that is, in a sentence.
+        title: The name of what is drawn.
+        summary: One sentence about it.
         facts: Facts about the whole, as (name, value).
         boxes: The nodes.
         arrows: The edges; both ends are boxes.
-        headings: Of the table.
-        rows: Of the table.
-        remarks: What the reader should know, such as what was left out.
+        headings: The header of the table.
+        rows: The rows of the table.
+        remarks: Notes for the reader, such as what was left out.
     """
 
     title: str
@@ -86,5 +86,5 @@ class Picture:
 
 
 def shortened(label: str, max_length: int | None) -> str:
-    """A label in at most `max_length` characters; `*` at its end says that something was cut."""
+    """The label, cut to at most `max_length` characters; `*` at its end marks a cut label."""
     return label if not max_length or len(label) <= max_length else f"{label[: max_length - 1]}*"

@@ -1,8 +1,8 @@
 """A workflow's structure as data: nodes for its steps, events and resources, and the edges between them.
 
-Nothing is run to build it. Its JSON is that of LlamaIndex Workflows, so their clients and pages can read it, with one
-addition: `kind` on edges that are more than a single event. What a step sends with `ctx.send_event` or waits for is not
-in any annotation and therefore not in the graph.
+No user code runs to build it. Its JSON has the format of LlamaIndex Workflows, so that their clients and pages can read
+it, with one addition: `kind` on edges that are more than a single event. What a step sends with `ctx.send_event` or
+waits for is not in any annotation and therefore not in the graph.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ EXTERNAL = "external_step"
 
 
 class WorkflowNodeBase(BaseModel):
-    """What all nodes have.
+    """The fields that all nodes have.
 
     Attributes:
         id: Unique in its graph.
-        label: What to show.
+        label: The text to show.
     """
 
     id: str
     label: str
 
     def truncated_label(self, max_length: int) -> str:
-        """The label in at most `max_length` characters; `*` at its end says that something was cut."""
+        """The label, cut to at most `max_length` characters; `*` at its end marks a cut label."""
         return self.label if len(self.label) <= max_length else f"{self.label[: max_length - 1]}*"
 
 
@@ -50,7 +50,7 @@ class WorkflowEventNode(WorkflowNodeBase):
 
     Attributes:
         event_type: The class's name.
-        event_types: The same, then the names of the event classes it derives from, without `Event`.
+        event_types: That name, then the names of the event classes it derives from, except `Event`.
         event_schema: Its JSON schema; None when pydantic cannot make one (fields of arbitrary types).
         produced_by: The steps whose return annotation names it, alone or in a list.
     """
@@ -62,7 +62,7 @@ class WorkflowEventNode(WorkflowNodeBase):
     produced_by: list[str] = Field(default_factory=list)
 
     def is_subclass_of(self, *type_names: str) -> bool:
-        """Whether it is, or derives from, an event class of one of these names."""
+        """Whether the event class has one of these names or derives from a class that has."""
         return any(name in self.event_types for name in type_names)
 
 
@@ -78,8 +78,8 @@ class WorkflowResourceNode(WorkflowNodeBase):
     Attributes:
         type_name: The annotated type.
         getter_name: The function that creates it.
-        source_file: Where that function is, on this machine.
-        source_line: Its first line there.
+        source_file: The file of that function, on this machine.
+        source_line: The line it begins at.
         description: Its docstring.
     """
 
@@ -95,12 +95,12 @@ class WorkflowResourceConfigNode(WorkflowNodeBase):
     """A configuration that is read from a file.
 
     Attributes:
-        type_name: The pydantic model it becomes.
+        type_name: The pydantic model that its content is validated as.
         config_file: The JSON file.
-        path_selector: Which part of it, with dots; None is all of it.
+        path_selector: Dotted path of the part that is read; None for the whole file.
         config_schema: The model's JSON schema.
-        config_value: What the file says now; None when it cannot be read.
-        description: Its author's description.
+        config_value: The current content; None if it was not requested or cannot be read.
+        description: The description given by its author.
     """
 
     node_type: Literal["resource_config"] = "resource_config"
@@ -116,9 +116,9 @@ class WorkflowGenericNode(WorkflowNodeBase):
     """A node of any other type.
 
     Attributes:
-        node_type: What it is.
-        event_type: A class's name, where there is one.
-        event_types: The same, then the names of its parents.
+        node_type: Its type.
+        event_type: The name of a class, if it stands for one.
+        event_types: That name, then the names of its parents.
     """
 
     node_type: str
@@ -126,11 +126,11 @@ class WorkflowGenericNode(WorkflowNodeBase):
     event_types: list[str] | None = None
 
     def is_subclass_of(self, *type_names: str) -> bool:
-        """Whether it stands for, or derives from, a class of one of these names."""
+        """Whether it stands for a class that has one of these names or derives from one that has."""
         return any(name in (self.event_types or ()) for name in type_names)
 
 
-# The generic node comes last: when JSON is read, it accepts what no other node does.
+# The generic node comes last: when JSON is read, it accepts what no other node type accepts.
 WorkflowGraphNode = (
     WorkflowStepNode
     | WorkflowEventNode
@@ -148,8 +148,8 @@ class WorkflowGraphEdge(BaseModel):
         source: Id of the node it leaves.
         target: Id of the node it leads to.
         label: For a resource, the parameter's name.
-        kind: `fan-out` is one of a returned list, `fan-in` leads to a `list[...]` parameter, `failure` from a step to
-            what its failure becomes. None, which JSON leaves out, is anything else.
+        kind: `fan-out` leads to an event of a returned list, `fan-in` to a `list[...]` parameter, `failure` from a step
+            to its `StepFailedEvent`. None for any other edge; JSON omits it.
     """
 
     source: str

@@ -27,12 +27,12 @@ from .representation_resources import model_schema, needed_by, resource_key, res
 def get_workflow_representation(
     workflow: WorkflowDefinition | type[WorkflowDefinition], *, include_config_values: bool = False
 ) -> WorkflowGraph:
-    """The structure of a workflow, from its class alone; it need not be valid. Nothing is run.
+    """The structure of a workflow, from its class alone; it need not be valid. No step or factory is called.
 
     Args:
         workflow: A workflow or its class.
-        include_config_values: Read the files of its `ResourceConfig`s into `config_value`. They may hold secrets, so
-            leave it out where others may read the answer.
+        include_config_values: Read the files of its `ResourceConfig`s into `config_value`. They may hold secrets: leave
+            it off where others can read the result.
     """
     cls = workflow if isinstance(workflow, type) else type(workflow)
     steps = steps_of(cls)
@@ -74,7 +74,7 @@ class _Builder:
         if event in self._event_ids:
             return
         name = event.__name__
-        # A second class of that name, or a step of it: the short name would merge two nodes.
+        # Another event class or a step has that name already: the short name would merge two nodes.
         taken = name in self.steps or name in self._event_ids.values()
         node_id = self._event_ids[event] = qualified_name(event) if taken else name
         parents = [cls.__name__ for cls in event.__mro__[1:] if issubclass(cls, Event) and cls is not Event]
@@ -88,11 +88,11 @@ class _Builder:
         )
 
     def _add_resource(self, definition: ResourceDefinition) -> str:
-        """Add a resource and all that it depends on; returns its id."""
+        """Add a resource and everything it depends on; returns its id."""
         key = resource_key(definition)
         if key not in self._resource_ids:
             node = resource_node(definition, with_value=self._with_values)
-            if node.id in self.nodes:  # two factories of one name and file, or one file as two types
+            if node.id in self.nodes:  # two factories with one name and file, or one file read as two types
                 node = node.model_copy(update={"id": f"{node.id}_{len(self._resource_ids)}"})
             self._resource_ids[key] = node.id
             self.nodes[node.id] = node
@@ -103,7 +103,7 @@ class _Builder:
     # -- edges -----------------------------------------------------------------------------------------------------
 
     def add_edges(self, config: StepConfig) -> None:
-        """What the step emits, what it accepts, what is injected into it."""
+        """What the step emits, what it accepts, and what is injected into it."""
         for event in config.emits:
             node_id = self._event_ids[event]
             self._add_edge(config.name, node_id, kind="fan-out" if event in config.list_returns else None)

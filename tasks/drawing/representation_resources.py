@@ -49,12 +49,12 @@ def resource_node(definition: ResourceDefinition, *, with_value: bool) -> Workfl
 
 
 def resource_key(definition: ResourceDefinition) -> Hashable:
-    """What distinguishes its value from others."""
+    """The key of a resource: parameters with the same key receive the same value."""
     return descriptor(definition).key(definition.type)
 
 
 def needed_by(definition: ResourceDefinition) -> tuple[ResourceDefinition, ...]:
-    """What has to be created before it; nothing if its factory is invalid, which validation reports."""
+    """The resources that are created before it; empty if its factory is invalid, which validation reports."""
     try:
         return descriptor(definition).dependencies
     except UmbelError:
@@ -62,7 +62,7 @@ def needed_by(definition: ResourceDefinition) -> tuple[ResourceDefinition, ...]:
 
 
 def model_schema(cls: Any) -> dict[str, Any] | None:
-    """The JSON schema of a pydantic model; None of anything else, and if a field has no schema."""
+    """The JSON schema of a pydantic model; None for anything else, or if a field has no schema."""
     if not isinstance(cls, type) or not issubclass(cls, BaseModel):
         return None
     try:

@@ -1,4 +1,4 @@
-"""A past run as a picture: each work item a box, the events that led from one to the next between them."""
+"""A past run as a picture: a box for each work item, and between them the events that led from one to the next."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ...orchestration.inspection.run_trace import OUTSIDE, START, STOP, PastRun
 from ...orchestration.inspection.timeline import OUTCOMES, Execution, duration
 from .picture import Arrow, Box, Line, Look, Picture, shortened
 
-#: A drawing with more work items than this would be unreadable: of those drawn, two thirds are the first ones and one
-#: third the last ones.
+#: Most work items in one drawing; more would be unreadable. Of a longer run the first ones (two thirds) and the last
+#: ones (one third) are drawn.
 MAX_ITEMS = 120
-#: Of siblings (one step, for the events of one source) above this number only some are drawn: the first, the last and
-#: those that did not simply succeed.
+#: Siblings are the work items of one step for the events of one source. Of more than this many only some are drawn: the
+#: first, the last and those that did not simply succeed.
 MAX_SIBLINGS = 12
 
 _FIRST, _NOTABLE, _LAST = 6, 4, 2
@@ -27,7 +27,7 @@ def run_picture(run: PastRun, max_label_length: int | None = None, max_items: in
     Args:
         run: The run.
         max_label_length: Longer labels are cut; hovering shows them in full. None cuts nothing.
-        max_items: Work items drawn one by one, at most: the first and the last ones.
+        max_items: Most work items that get a box of their own: the first and the last ones.
     """
     place = _places(run, max_items)
     shown = [work_id for work_id in _in_order(run) if place[work_id] == work_id]
@@ -59,7 +59,7 @@ def _in_order(run: PastRun) -> list[str]:
 
 
 def _places(run: PastRun, max_items: int) -> dict[str, str]:
-    """Which box a work item is drawn as: its own, or one that stands for several, `number:step`."""
+    """The box of each work item: its own, or one that stands for several, `number:step`."""
     sources: dict[str, dict[str, None]] = {}
     for hop in run.hops:
         sources.setdefault(hop.target, {})[hop.source] = None
@@ -122,7 +122,7 @@ def _look(last: Execution) -> Look:
 
 
 def _course(executions: list[Execution]) -> Iterable[str]:
-    """A summary of a work item in a few words."""
+    """A summary of a work item's attempts in a few words."""
     last = executions[-1]
     if last.outcome != "done":
         yield {"waiting": "waits", "retrying": "failed, tried again"}.get(last.outcome, last.outcome)
@@ -166,7 +166,7 @@ def _row(run: PastRun, execution: Execution) -> tuple[str, ...]:
 
 @dataclass
 class _Group:
-    """Events of one class from one source: one box."""
+    """Events of one class from one source, drawn as one box."""
 
     event: str
     in_list: bool

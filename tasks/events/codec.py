@@ -1,4 +1,4 @@
-"""Events as envelopes, and back: the border between user classes and the orchestrator, which knows only names.
+"""Encodes events as envelopes and decodes them: between user classes and the orchestrator, which knows only names.
 
 What is decoded equals what was encoded, in type and value. Anything that could not be restored is refused here; the
 error names the event, the place and the type. Names in envelopes are never imported.
@@ -54,11 +54,11 @@ class PayloadLimits(Protocol):
 
     @property
     def payload_warn_bytes(self) -> int:
-        """Above it, a warning is logged, once per event class and process."""
+        """Above this size a warning is logged, once per event class and process."""
 
     @property
     def payload_max_bytes(self) -> int:
-        """Above it, the event is refused."""
+        """Above this size the event is refused."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class EventRegistry:
         """A registry of these classes and the built-in ones.
 
         Raises:
-            WorkflowValidationError: Two different classes have one wire name.
+            WorkflowValidationError: Two different classes have the same wire name.
         """
         known = dict(BUILT_IN_EVENTS)
         for event_class in classes:
@@ -107,7 +107,7 @@ class EventRegistry:
 
 
 class _Header:
-    """What all envelopes of one class share."""
+    """The part of an envelope that all events of one class share."""
 
     __slots__ = ("name", "parents", "warned")
 
@@ -129,7 +129,7 @@ def encode_event(event: Event, limits: PayloadLimits) -> Envelope:
         limits: Sizes at which to warn and to refuse.
 
     Raises:
-        WorkflowRuntimeError: It is no event.
+        WorkflowRuntimeError: It is not an event.
         UnserializableValue: Something in it could not be restored; the text names the event, the place and the type.
         PayloadTooLarge: Its JSON is larger than `limits.payload_max_bytes`.
     """
@@ -169,7 +169,7 @@ def _check_size(header: _Header, size: int, limits: PayloadLimits) -> None:
 
 
 def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
-    """The event that `encode_event` was given.
+    """The inverse of `encode_event`.
 
     Raises:
         UnknownEvent: No class of this name is known or loaded here.
@@ -191,7 +191,7 @@ def decode_event(envelope: Envelope, registry: EventRegistry) -> Event:
 
 
 def unreadable(envelope: Envelope, error: UnknownEvent | EventMismatch) -> run_events.UnreadableEvent:
-    """What readers are given for an event that cannot be decoded."""
+    """The event that readers receive in place of one that cannot be decoded."""
     return run_events.UnreadableEvent(
         event_type=envelope.type.rpartition(".")[2],
         qualified_name=envelope.type,
@@ -207,5 +207,5 @@ def _validate(cls: type[Event], payload: bytes) -> Event:
     except ValidationError as error:
         if error.errors(include_context=False)[0]["type"] != "json_invalid":
             raise
-    # A failed step's event wraps the event it failed on, and may be nested deeper than pydantic's own parser allows.
+    # A StepFailedEvent wraps the event the step failed on, and may be nested deeper than pydantic's own parser allows.
     return cls.model_validate(json.loads(payload), strict=False, by_alias=True, by_name=True)

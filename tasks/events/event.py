@@ -75,8 +75,8 @@ class StopEvent(Event):
     `StopEvent(result=value)` (or `StopEvent(value)`) gives `await handler` that value. For a subclass the event itself
     is the result, so declared, typed results belong there.
 
-    The attribute `result` is what was given, None if nothing was. A subclass may declare a field of that name, or
-    override `_get_result` to compute it.
+    The attribute `result` is the value passed, or None. A subclass may declare a field of that name, or override
+    `_get_result` to compute it.
     """
 
     _kept_private: ClassVar[Mapping[str, str]] = {"result": "_result"}
@@ -101,11 +101,11 @@ class StopEvent(Event):
             """The result of the run."""
 
     def _get_result(self) -> Any:
-        """What the attribute `result` shows; may be overridden."""
+        """The value of the attribute `result`; may be overridden."""
         return self._result
 
     def __getattr__(self, name: str) -> Any:
-        # No property, so that a subclass may declare a field of this name.
+        # Not a property, so that a subclass may declare a field of this name.
         return self._get_result() if name == "result" else super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -184,11 +184,11 @@ class WorkflowFailedEvent(StopEvent):
 
 
 class IdleReleasedEvent(StopEvent):
-    """The run was unloaded while it waits. Used by umbel itself, never in a stream."""
+    """The run was unloaded while it waits. LlamaIndex Workflows has this class; umbel never publishes it."""
 
 
 class SleepEndedEvent(Event):
-    """What a step waits for in `ctx.sleep`. It never comes: the wait ends with its time. Used by umbel itself."""
+    """The event that a step in `ctx.sleep` waits for. It never arrives: the wait ends by timeout. Internal to umbel."""
 
 
 class InternalDispatchEvent(Event):
@@ -199,7 +199,7 @@ _OWN_MODULES = frozenset({__name__, f"{__package__}.run_events"})
 
 
 def event_name(cls: type[Event]) -> str:
-    """The name of an event class on the wire: `umbel.StopEvent` for those of this room, else `module.qualname`."""
+    """The wire name of an event class: `umbel.StopEvent` for umbel's own event modules, else `module.qualname`."""
     return f"umbel.{cls.__qualname__}" if cls.__module__ in _OWN_MODULES else qualified_name(cls)
 
 
@@ -220,7 +220,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
 def model_to_json(
     model: DictLikeModel, write: Callable[[Any], Any], tags: Collection[str] = (TAG,), deepest: float = MAX_DEPTH
 ) -> dict[str, Any]:
-    """The same for any model with dynamic data, whose values are written by `to_tagged` with these arguments.
+    """Like `event_to_json`, for any model with dynamic data; `to_tagged` writes its values with these arguments.
 
     Raises:
         NotJson: A value cannot be written.
@@ -252,7 +252,7 @@ def _declared(model: DictLikeModel) -> dict[str, Any]:
 
 
 def fields_to_json(cls: type[Event], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Some fields and dynamic data as they stand in the JSON of an event of this class that has these values.
+    """Fields and dynamic data as they appear in the JSON of an event of this class.
 
     Raises:
         NotJson: An event cannot have one of the values.
@@ -296,8 +296,8 @@ def restore_tagged(
     Args:
         model: The model.
         read: Makes a value of tagged JSON.
-        names: The dynamic data that were tagged; None for all. What the sender's class declares and this one does not
-            never was.
+        names: The dynamic data that were tagged; None for all. A field that only the sender's class declares was never
+            tagged.
 
     Raises:
         pydantic.ValidationError: A tagged value no longer fits its class.
@@ -330,7 +330,7 @@ SerializableEvent = Annotated[
 
 
 class CollectionReleaseEvent(Event):
-    """What a step with a `list[E]` parameter was called with; seen only as `StepFailedEvent.input_event`.
+    """The input of a step with a `list[E]` parameter; seen only as `StepFailedEvent.input_event`.
 
     Attributes:
         events: The gathered events, in order of arrival.

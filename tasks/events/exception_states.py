@@ -1,4 +1,4 @@
-"""What an exception has besides its message, arguments and attributes, and the way back without its constructor."""
+"""The state of an exception besides its message (arguments, attributes), and rebuilding it without its constructor."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..values.exact_values import write_exact
 
 E = TypeVar("E", bound=Exception)
 
-#: Bytes of one attribute, and of all that is sent of an exception, as JSON.
+#: Maximum size of one attribute, and of the whole state of an exception, in bytes of JSON.
 _MAX_ONE = 8 * 1024
 _MAX_ALL = 64 * 1024
 
-#: Of all exceptions, and sent otherwise.
+#: Attributes that every exception has; they are sent in other fields.
 _COMMON = frozenset(vars(BaseException)) | {"__notes__"}
 
 _PYDANTIC_ERRORS = frozenset(get_args(ErrorType))
@@ -29,7 +29,7 @@ _PYDANTIC_ERRORS = frozenset(get_args(ErrorType))
 def state_of(exc: BaseException) -> dict[str, Any] | None:
     """Arguments and attributes as JSON; None where calling the class with plain arguments gives the same exception.
 
-    Attributes that could not be restored, or are very large, stay behind: a step must be able to fail.
+    Attributes that could not be restored, or are very large, are left out: a step must be able to fail.
     """
     cls = type(exc)
     if isinstance(exc, ValidationError):
@@ -57,11 +57,11 @@ def rebuilt(cls: type[E], state: Mapping[str, Any], members: list[Exception] | N
 
     Args:
         cls: The class.
-        state: What `state_of` gave.
-        members: Those of a group.
+        state: The result of `state_of`.
+        members: The exceptions of a group; None if it is not a group.
 
     Raises:
-        Exception: It cannot be put together.
+        Exception: It cannot be rebuilt.
     """
     if issubclass(cls, ValidationError):
         return cast(E, _validation_error(cls, _read(state["errors"])))
@@ -83,12 +83,12 @@ def rebuilt(cls: type[E], state: Mapping[str, Any], members: list[Exception] | N
 
 
 def _builtin(cls: type) -> Any:
-    """The class of Python's own that an exception class derives from: it knows how instances are laid out."""
+    """The built-in class that an exception class derives from: it determines the layout of instances."""
     return next(base for base in cls.__mro__ if base.__module__ == "builtins")
 
 
 def _members(base: type) -> Iterator[str]:
-    """The attributes that an exception class of Python's own adds."""
+    """The attributes that a built-in exception class adds to those of `BaseException`."""
     for each in base.__mro__[: base.__mro__.index(BaseException)]:
         for name, found in vars(each).items():
             if isinstance(found, types.MemberDescriptorType | types.GetSetDescriptorType) and name not in _COMMON:
@@ -125,9 +125,9 @@ def _is_utf8(text: str) -> bool:
 
 
 def _written(value: Any) -> list[Any] | None:
-    """A value with its mark, if that is possible and short.
+    """A value and its mark; None if that is not possible or too long.
 
-    What UTF-8 cannot carry, such as half a surrogate pair in a file's name, is in an ASCII text that is JSON of both.
+    If UTF-8 cannot encode them (half a surrogate pair in a file name), the result is one text: both as ASCII JSON.
     """
     try:
         written = list(write_exact(value))
@@ -164,7 +164,7 @@ def _validation_error(cls: Any, found: dict[str, Any]) -> Any:
             context = {**context, **(more or ({"error": error[0]} if error else {}))}
             details.append(InitErrorDetails(type=kind, loc=loc, input=given, ctx=context))
         else:
-            # The text is final: nothing in it is a place for a value.
+            # The text is final: nothing in it is a placeholder.
             own = PydanticCustomError(
                 kind, text.replace("{", "{{").replace("}", "}}") if not context else text, context
             )

@@ -1,4 +1,4 @@
-"""Exceptions that cross processes: as a small JSON object, and back as an exception of the same class if possible.
+"""Exceptions that cross processes: encoded as a small JSON object, decoded as the same class if possible.
 
 The object always has `exception_type` (`module.qualname`) and `exception_message`. Where they say more than the message
 does, there are also `exception_args`, `exception_notes`, `exception_cause` or else `exception_context` (an object of
@@ -32,7 +32,7 @@ class UnreconstructedException(Exception):
         original_type: The class it had where it was raised, as `module.qualname`.
     """
 
-    __module__ = "umbel.events"  # where users import it from: tracebacks name that
+    __module__ = "umbel.events"  # the import path for users, shown in tracebacks
 
     def __init__(self, message: str = "", *, original_type: str = "") -> None:
         super().__init__(message)
@@ -44,15 +44,15 @@ class UnreconstructedException(Exception):
 
 
 def encode_exception(exc: BaseException, *, note: str | None = None) -> dict[str, Any]:
-    """The exception as JSON: its class, its message, and whatever else of it JSON can carry. Never raises.
+    """The exception as JSON: its class, its message, and whatever else JSON can carry. Never raises.
 
     Args:
-        exc: Any exception, also one whose own methods and properties raise.
+        exc: Any exception, even one whose own methods and properties raise.
         note: Added to its notes.
     """
     try:
         encoded = _encode(exc, _MAX_CAUSES)
-    except BaseException:  # nothing of an exception may hide that the step failed
+    except BaseException:  # no defect of an exception may hide that the step failed
         encoded = {"exception_type": qualified_name(type(exc)), "exception_message": _text(exc)}
     if note is not None:
         encoded["exception_notes"] = [*encoded.get("exception_notes", ()), _clean(note)]
@@ -60,7 +60,7 @@ def encode_exception(exc: BaseException, *, note: str | None = None) -> dict[str
 
 
 def shown(exc: BaseException) -> str:
-    """The exception's `repr`, cut where it gets long, for logs and other errors. Never raises."""
+    """The exception's `repr`, cut at 2000 characters, for logs and other errors. Never raises."""
     try:
         return repr(exc)[:2000]
     except BaseException:
@@ -100,7 +100,7 @@ def _text(exc: BaseException) -> str:
 
 
 def _clean(text: str) -> str:
-    """The text as UTF-8 can carry it, cut to `_MAX_TEXT` characters."""
+    """The text with everything that UTF-8 cannot encode escaped, cut to `_MAX_TEXT` characters."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… ({len(text) - _MAX_TEXT} characters cut)"
 
@@ -121,10 +121,10 @@ def _plain_args(exc: BaseException) -> list[Any] | None:
 def decode_exception(encoded: dict[str, Any]) -> Exception:
     """The inverse of `encode_exception`. Never raises, never imports.
 
-    The class is looked up among what is loaded already and must derive from `Exception`. The exception is put together
-    without its constructor where its attributes were sent; else the class is called with the original arguments, else
-    with the message alone. The result counts only if it has the original message.
-    Otherwise the answer is an `UnreconstructedException` that names the class. In data from outside (`only_classes`)
+    The class is looked up among those already loaded and must derive from `Exception`. If the attributes were sent, the
+    exception is rebuilt without its constructor; else the class is called with the original arguments, else with the
+    message alone. The result counts only if it has the original message.
+    Otherwise the result is an `UnreconstructedException` that names the class. In data from outside (`only_classes`)
     the name becomes text, so that the next process that reads the exception does not rebuild it either.
     """
     name, message = str(encoded.get("exception_type", "")), str(encoded.get("exception_message", ""))
@@ -146,11 +146,11 @@ def decode_exception(encoded: dict[str, Any]) -> Exception:
 
 
 def as_allowed(encoded: dict[str, Any]) -> dict[str, Any]:
-    """The same exception; in data from outside (`only_classes`) with the names of its classes as text."""
+    """The same exception; in data from outside (`only_classes`) the names of its classes become text."""
     return encode_exception(decode_exception(encoded)) if is_restricted() else encoded
 
 
-#: What else says how to rebuild an exception.
+#: Further keys that are needed to rebuild an exception.
 _MORE = ("exception_args", "exception_state", "exception_members")
 
 

@@ -1,4 +1,4 @@
-"""What a run's stream says of its steps, child runs and joins. As built in as the events of `event.py`."""
+"""Events that a run's stream reports about its steps, child runs and joins. Built in, like those of `event.py`."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class UnhandledEvent(InternalDispatchEvent):
 
 
 class UnreadableEvent(Event):
-    """Stands in a stream for an event that this process cannot read, or for those that left the log too early.
+    """Stands in a stream for an event that this process cannot read, or for events that left the log before being read.
 
-    Reading goes on behind it. A step publishes one for an answer to its wait that does not fit its class.
+    Reading continues after it. A step also publishes one if an answer that it waits for does not fit its class.
 
     Attributes:
         event_type: The event's class name; empty if not even that can be read.
         qualified_name: The same with its module.
-        reason: Why: its class is not loaded here, or has changed since, or the entry is damaged; or which are missing.
+        reason: The class is not loaded here or has changed, the entry is damaged, or which events are missing.
         payload: What was published, as JSON; empty for an answer.
     """
 
@@ -90,7 +90,7 @@ class ChildRunStarted(InternalDispatchEvent):
         run_id: The child's.
         workflow: Its workflow.
         step: The step that waits for it.
-        on_parent_end: What becomes of it when this run ends before it: "cancel", "leave" or "wait".
+        on_parent_end: What happens to the child if this run ends first: "cancel", "leave" or "wait".
     """
 
     run_id: str
@@ -105,7 +105,7 @@ class StepCancelled(InternalDispatchEvent):
     Attributes:
         step: The step.
         work_id: Its work item.
-        reason: What was given as the reason; may be empty.
+        reason: The reason given; may be empty.
     """
 
     step: str
@@ -126,13 +126,13 @@ class RunForked(InternalDispatchEvent):
 
 
 class WorkflowRewound(InternalDispatchEvent):
-    """The run was set back to a point of its past; events published since stay in the stream."""
+    """The run was set back to a point of its past; events published since then stay in the stream."""
 
     seq: int
 
 
 class JoinExpired(Event):
-    """A set of events that a step joins did not become complete within its `within_seconds`; its events are dropped.
+    """The events that a step joins were not complete within its `within_seconds`; those that had arrived are dropped.
 
     It is published on the stream and delivered to a step that accepts it.
 
@@ -153,7 +153,7 @@ BUILT_IN_EVENTS.update(
     {event_name(cls): cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Event)}
 )
 
-#: Classes that only umbel makes events of. They are refused from outside: a step that handles failures trusts them.
+#: Event classes that only umbel creates. They are refused from outside: a step that handles failures trusts them.
 SYSTEM_EVENTS = (
     StepFailedEvent,
     CollectionReleaseEvent,

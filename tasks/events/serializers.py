@@ -1,8 +1,8 @@
-"""How a snapshot writes values as text: events, and what is in the state.
+"""Serializers, which write events and state values as text for a snapshot.
 
 A pydantic model is written with the name of its class, in the form that LlamaIndex Workflows writes too (see
-`orchestration/model/tagged_json`). A class that data names is never imported. It is found among what this process has
-loaded, and must be a pydantic model: making one validates data, while any other class could do anything.
+`orchestration/model/tagged_json`). A class named in the data is never imported. It is found among those that this
+process has loaded, and must be a pydantic model: creating one validates data, any other class could do anything.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .event import BUILT_IN_EVENTS, Event, event_from_json, event_name, model_to
 COMPONENT_TAG = "__is_component"
 _TAGS = (TAG, COMPONENT_TAG)
 
-#: Every pickle of protocol 2 or later begins with it. No JSON text is base64 of it.
+#: Every pickle of protocol 2 or later begins with it. No JSON text is the base64 of such bytes.
 _PICKLE_START = b"\x80"
 
 #: Roots of module paths under which snapshots name the built-in classes: ours, and those of LlamaIndex Workflows.
@@ -70,15 +70,15 @@ class BaseSerializer(ABC):
 
 
 class JsonSerializer(BaseSerializer):
-    """JSON, in which what JSON does not have is tagged with its class: models, dataclasses, enums, tuples, dates …
+    """JSON in which types that JSON lacks are tagged with their class: models, dataclasses, enums, tuples, dates …
 
     Private attributes and computed fields are left out. What could not be restored is refused rather than changed.
 
     *Components* (objects with `class_name`, `to_dict` and `from_dict`) are written as `to_dict` says. To read one that
     is not a pydantic model, its class must be in `allowed_types`, because its `from_dict` can do anything.
 
-    Data that somebody else may have changed are read with `allowed_types`: no other class that they name is made, and
-    neither are exceptions inside events, which become an `UnreconstructedException`.
+    Use `allowed_types` to read data that somebody else may have changed: no other class named in them is instantiated.
+    Exceptions inside events are not rebuilt either; they become an `UnreconstructedException`.
     """
 
     def __init__(self, *, allowed_types: Iterable[type[Any] | str] | None = None) -> None:
@@ -95,10 +95,10 @@ class JsonSerializer(BaseSerializer):
             self._allow(entry)
 
     def with_types(self, *classes: type[Any]) -> JsonSerializer:
-        """A serializer that allows these classes too; itself if it allows all.
+        """A serializer that also allows these classes; this one if it allows all.
 
         Raises:
-            TypeError: An entry is no class.
+            TypeError: An entry is not a class.
         """
         if self._allowed is None:
             return self
@@ -106,7 +106,7 @@ class JsonSerializer(BaseSerializer):
         return type(self)(allowed_types=[*dict.fromkeys(self._classes.values()), *named, *classes])
 
     def resolve_class(self, qualified_name: str) -> type[Any]:
-        """The class that stored data call so; never imports.
+        """The class with this name in stored data; never imports.
 
         Raises:
             ContextSerdeError: It is not allowed, or not loaded in this process.
@@ -157,7 +157,7 @@ class JsonSerializer(BaseSerializer):
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def deserialize(self, value: str) -> Any:
-        """The value that `serialize` was given.
+        """The inverse of `serialize`.
 
         Raises:
             ContextSerdeError: The text is not JSON; it names a class that is not loaded or not allowed; or a value no
@@ -286,7 +286,7 @@ class PickleSerializer(JsonSerializer):
             ) from error
 
 
-#: The name of older releases of LlamaIndex Workflows.
+#: The name in older releases of LlamaIndex Workflows.
 JsonPickleSerializer = PickleSerializer
 
 
@@ -295,7 +295,7 @@ def _class_name(cls: type[Any]) -> str:
 
 
 def _is_component(value: Any) -> bool:
-    """Whether its class says how to write it. An event may have a field called `class_name`."""
+    """Whether its class says how to write it. An event is none: it may have a field called `class_name`."""
     cls = type(value)
     return not isinstance(value, DictLikeModel) and all(
         callable(getattr(cls, name, None)) for name in ("class_name", "to_dict", "from_dict")

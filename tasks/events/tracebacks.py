@@ -11,12 +11,12 @@ from ...orchestration.connection.settings import redact_url
 
 #: Characters of a traceback that are kept, and how many of them from its beginning.
 _MAX_CHARACTERS, _HEAD_CHARACTERS = 16 * 1024, 4 * 1024
-#: Frames that are looked at, the innermost ones.
+#: Frames that are examined, the innermost ones.
 _MAX_FRAMES = 500
 
 _PACKAGE = Path(__file__).parents[2]
 _OWN = tuple(f"{_PACKAGE / floor}/" for floor in ("orchestration", "tasks", "workers", "server"))
-#: What executes steps; left out above the step's own frames, where it says nothing about the step.
+#: Files of the machinery that executes steps: their frames outside the step's own say nothing about the step.
 _EXECUTING = re.compile(r"/(?:asyncio|concurrent/futures|anyio|celery|billiard)/|/threading\.py$|/contextlib\.py$")
 #: Lengths are bounded, so that the search takes time in proportion to the text.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s'\"<>]{1,4096}")
@@ -25,7 +25,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}://[^\s'\"<>]{1,4096}")
 def step_traceback(error: BaseException) -> str:
     """The traceback of an error and of its causes, without umbel's own frames and without passwords in URLs.
 
-    Never raises; empty if it cannot be made. A long one keeps its beginning and, mostly, its end.
+    Never raises; empty if it cannot be made. A long one is cut in the middle and keeps more of its end.
     """
     try:
         trace = TracebackException(type(error), error, error.__traceback__, limit=-_MAX_FRAMES, compact=True)

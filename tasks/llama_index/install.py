@@ -1,4 +1,4 @@
-"""`import workflows` answered with umbel's modules."""
+"""Makes `import workflows` load umbel's modules."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .workflow import LlamaIndexWorkflow
 
 #: The two names of LlamaIndex Workflows' package.
 _ROOTS = ("workflows", "llama_agents.workflows")
-#: The package around the second of them; it is there only when something else of it is installed.
+#: The parent package of the second one; it exists only if another part of it is installed.
 _AROUND = "llama_agents"
 _OWN = __name__.partition(".")[0]
 
 
 def install() -> None:
-    """Let `workflows` and `llama_agents.workflows` be umbel's modules in this process, from their first import on.
+    """Make `workflows` and `llama_agents.workflows` umbel's modules in this process.
 
-    Programs and agents that were written for LlamaIndex then run on umbel without a changed line. Call it before
-    anything imports `workflows`, `llama_agents.workflows` or `llama_index`; calling it again does nothing.
+    Programs and agents that were written for LlamaIndex then run on umbel unchanged. Call it before anything imports
+    `workflows`, `llama_agents.workflows` or `llama_index`; calling it again does nothing.
 
     Raises:
         ConfigurationError: LlamaIndex Workflows itself is imported already. Nothing was changed.
@@ -42,7 +42,7 @@ def install() -> None:
             "and start the program with `umbel exec --llama-index`."
         )
     sys.meta_path.insert(0, _Finder())
-    # Agents are pydantic models that derive from `Workflow`, which is generic; nobody gives them type arguments.
+    # No problem here: agents are pydantic models that derive from the generic `Workflow`, never with type arguments.
     warnings.filterwarnings("ignore", "Classes should inherit from `BaseModel` before generic classes")
     if importlib.util.find_spec("llama_index_instrumentation") is not None:
         spans = importlib.import_module(f"{__package__}.spans")
@@ -55,9 +55,9 @@ def is_installed() -> bool:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules of LlamaIndex Workflows in umbel. Others of that package are not found at all.
+    """Finds the modules of LlamaIndex Workflows in umbel. Other modules of that package are not found at all.
 
-    Of a module that is half umbel's and half LlamaIndex's, classes would not be what `isinstance` expects.
+    If some of its modules were LlamaIndex's own, `isinstance` would fail between their classes and umbel's.
     """
 
     def find_spec(
@@ -84,16 +84,16 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Makes a module with the names of umbel's of the same name."""
+    """Makes a module with the names of the umbel module that stands for it."""
 
     def __init__(self, name: str) -> None:
         """Args:
-        name: Dotted, below the root.
+        name: Dotted name below the root.
         """
         self._name = name
 
     def exec_module(self, module: ModuleType) -> None:
-        """Fill it."""
+        """Fill the module."""
         source, own = MODULES[self._name]
         umbels = None if source is None else importlib.import_module(f"{_OWN}.{source}" if source else _OWN)
         names = vars(module)
@@ -104,7 +104,7 @@ class _Loader(Loader):
         names["__all__"] = sorted({*getattr(umbels, "__all__", ()), *(name for name in own if name[0] != "_")})
 
         def missing(name: str) -> Any:
-            # What umbel's module makes when it is asked for.
+            # Names that umbel's module creates on access.
             if umbels is None:
                 raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             return getattr(umbels, name)

@@ -1,4 +1,4 @@
-"""Which module of umbel stands for which of LlamaIndex Workflows, and the names that only those have."""
+"""Maps modules of LlamaIndex Workflows to umbel's, and adds the names that umbel's do not have."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SIGNATURES = {
     )
 }
 
-#: By name below the root: umbel's module whose names it has, and names in addition or instead.
+#: By module name below the root: the umbel module that provides its names, and names added or replaced.
 MODULES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "": (None, _TOP),
     "collect": ("collect", {}),

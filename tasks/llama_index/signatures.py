@@ -1,4 +1,4 @@
-"""`workflows.utils` and `workflows.context.utils`: how LlamaIndex's own packages look at steps and classes."""
+"""`workflows.utils` and `workflows.context.utils`: how LlamaIndex's own packages inspect steps and classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..steps.annotations import resolved_hints
 from ..steps.discovery import steps_of
 from ..steps.signature import ResourceDefinition, read_signature
 
-#: Seconds between two looks of code that waits by looking; umbel itself never does.
+#: Seconds between two checks of code that polls; umbel itself never does.
 BUSY_WAIT_DELAY = 0.01
 
 
@@ -42,7 +42,7 @@ def inspect_signature(fn: Callable[..., Any], localns: dict[str, Any] | None = N
 
     Raises:
         TypeError: `fn` cannot be called.
-        WorkflowValidationError: It is no step's signature.
+        WorkflowValidationError: It does not have the signature of a step.
     """
     if not callable(fn):
         raise TypeError(f"Expected a callable object, got {type(fn).__name__}")
@@ -58,7 +58,7 @@ def inspect_signature(fn: Callable[..., Any], localns: dict[str, Any] | None = N
 
 
 def validate_step_signature(spec: StepSignatureSpec) -> None:
-    """Raise `WorkflowValidationError` if it is no step's signature."""
+    """Raise `WorkflowValidationError` if it is not the signature of a step."""
     if not spec.accepted_events:
         raise WorkflowValidationError("Step signature must have at least one parameter annotated as type Event")
 
@@ -74,7 +74,7 @@ def get_steps_from_instance(workflow: object) -> dict[str, Callable[..., Any]]:
 
 
 def is_free_function(qualname: str) -> bool:
-    """Whether a function of this qualified name is no method.
+    """Whether a function with this qualified name is not a method.
 
     Raises:
         ValueError: The name is empty.

@@ -1,4 +1,4 @@
-"""`workflows.runtime.types.step_function`: what listeners of the instrumentation get about spans of steps and runs.
+"""`workflows.runtime.types.step_function`: the events that instrumentation listeners get about spans of steps and runs.
 
 The module needs the package `llama_index_instrumentation`, which `llama-index-core` depends on.
 """
@@ -9,7 +9,7 @@ from llama_index_instrumentation.base import BaseEvent
 
 
 class SpanCancelledEvent(BaseEvent):
-    """A span ends because its step or run was cancelled, for this reason."""
+    """A span ends because its step or run was cancelled, with the reason."""
 
     reason: str
 
@@ -20,7 +20,7 @@ class SpanCancelledEvent(BaseEvent):
 
 
 class WorkflowStepOutputEvent(BaseEvent):
-    """A step has returned an event, shown in short."""
+    """A step has returned an event, here abbreviated."""
 
     output: str
 
@@ -31,7 +31,7 @@ class WorkflowStepOutputEvent(BaseEvent):
 
 
 class WorkflowRunOutputEvent(BaseEvent):
-    """A run has ended with an event, shown in short."""
+    """A run has ended with an event, here abbreviated."""
 
     output: str
 

@@ -1,7 +1,7 @@
-"""Spans of steps for what listens to LlamaIndex's own instrumentation, such as OpenInference.
+"""Spans of steps for listeners of LlamaIndex's own instrumentation, such as OpenInference.
 
-A run's start is a span in the process that starts it; each execution of a step is one in its worker, below that of the
-start. What the handlers want to be carried from one to the other is kept among the run's options.
+Starting a run is a span in the process that starts it. Each execution of a step is a child of that span, in the worker.
+The context that the handlers propagate from one to the other is kept in the run's options.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ..events.event import Event, StopEvent
 from .span_events import SpanCancelledEvent, WorkflowRunOutputEvent, WorkflowStepOutputEvent
 
 _DISPATCHER: Dispatcher = get_dispatcher("workflows.runtime.types.step_function")
-#: What a run keeps for the spans of its steps, among its options.
+#: Key in a run's options for the span of its start and the propagated context.
 _KEPT = "llama_index_spans"
-#: How long an event is shown.
+#: Maximum characters of an abbreviated event.
 _LONGEST = 200
 _NO_ARGUMENTS = inspect.signature(lambda: None).bind()
 
@@ -41,7 +41,7 @@ class Spans:
     """The `Instrumentation` of workflows that were written for LlamaIndex. Without listeners it does nothing."""
 
     def run_options(self, workflow: object) -> dict[str, Any]:
-        """The span of the start, and what the handlers want to be carried to the steps."""
+        """Record the span of the start; returns its id and the context that the handlers propagate to the steps."""
         if not _is_listened_to():
             return {}
         with _span(workflow, "run", _NO_ARGUMENTS) as span:
@@ -49,7 +49,7 @@ class Spans:
         return {_KEPT: {"id": span.id, "carried": json.loads(json.dumps(carried, default=str))}}
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, each call of which is a span."""
+        """The function, wrapped so that each call is a span."""
         workflow, name = getattr(function, "__self__", None), function.__name__
 
         @functools.wraps(function)
@@ -93,7 +93,7 @@ class _Span:
 
 @contextmanager
 def _span(workflow: object, name: str, arguments: inspect.BoundArguments) -> Iterator[_Span]:
-    # The free function of a step has no workflow here.
+    # A step that is a free function has no workflow here.
     span = _Span(f"{name if workflow is None else f'{type(workflow).__name__}.{name}'}-{uuid4()}")
     about: dict[str, Any] = {"id_": span.id, "bound_args": arguments, "instance": workflow}
     parent = active_span_id.get()
@@ -122,7 +122,7 @@ def _span(workflow: object, name: str, arguments: inspect.BoundArguments) -> Ite
 
 @contextmanager
 def _below_the_start(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Within it, spans are below that of the run's start, and have the tags of the run and of the step's input."""
+    """Within the block, spans are children of the run's start and have the tags of the run and of the step's input."""
     events = [each for each in arguments.values() if isinstance(each, Event)]
     tags = {"llamaindex.step.input_event": type(events[0]).__name__} if events else {}
     if events:

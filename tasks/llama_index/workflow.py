@@ -1,4 +1,4 @@
-"""What `workflows.Workflow` is in a program that was written for LlamaIndex."""
+"""The class that `workflows.Workflow` refers to in a program that was written for LlamaIndex."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class WorkflowMeta(type):
 class LlamaIndexWorkflow(Workflow, metaclass=WorkflowMeta):
     """A `Workflow` that LlamaIndex's programs and its own agents can derive from.
 
-    Agents of one class run beside each other in a worker: each is registered under its class and its own name, as
-    `llama_index.core.agent.workflow.function_agent.FunctionAgent:writer`, an `AgentWorkflow` under that of its root
-    agent.
+    Agents of one class run side by side in a worker. Each is registered under its class and its own name, as
+    `llama_index.core.agent.workflow.function_agent.FunctionAgent:writer`; an `AgentWorkflow` is registered under the
+    name of its root agent.
 
-    What an `async def` step got from `ctx.store` and changed in place, without setting it again, is written when the
-    step ends: see `tasks/state/write_back`.
+    Values that an `async def` step gets from `ctx.store` and changes in place, without setting them again, are written
+    when the step ends: see `tasks/state/write_back`.
     """
 
     writes_back = True
@@ -49,7 +49,7 @@ class LlamaIndexWorkflow(Workflow, metaclass=WorkflowMeta):
 
 
 async def _take_over(handler: WorkflowHandler[Any], given: BaseModel) -> None:
-    """Give the memory that an agent was called with what its run has remembered: LlamaIndex changes it in place."""
+    """Copy the run's memory into the memory that an agent was called with: LlamaIndex changes that in place."""
     try:
         remembered = await handler.ctx.store.get("memory", default=None)
     except UmbelError as error:
@@ -71,7 +71,7 @@ def _become(given: BaseModel, other: Any) -> None:
         if field.exclude:
             continue
         if type(theirs) is type(mine) and isinstance(mine, BaseModel):
-            _become(mine, theirs)  # the caller may have it too, as a chat store
+            _become(mine, theirs)  # the caller may hold this one too, such as a chat store
         else:
             given.__dict__[name] = theirs
 
@@ -89,7 +89,7 @@ def agent_name(workflow: object) -> str | None:
 
 
 def module_with(workflow: WorkflowDefinition) -> ModuleType | None:
-    """The loaded module that has this very workflow as a variable, the program's own first; None if none has."""
+    """The loaded module that has this workflow object as a variable, `__main__` first; None if none has."""
     modules = [sys.modules.get("__main__"), *sys.modules.values()]
     return next((each for each in modules if any(value is workflow for value in _variables(each))), None)
 

@@ -1,5 +1,5 @@
-"""What the code of steps logs: gathered while they run, kept with the run.
+"""Log lines of step code: buffered while steps run, stored with the run.
 
-Not here: umbel's own log, and reading what was kept (`orchestration/inspection/content/step_logs.py`). Begin with
-`gathered.py`.
+Not here: umbel's own log, and reading the stored lines (`orchestration/inspection/content/step_logs.py`). Read
+`gathered.py` first.
 """

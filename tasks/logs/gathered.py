@@ -1,4 +1,4 @@
-"""The lines that one attempt logs, bounded, until they are written."""
+"""A bounded buffer for the lines that one attempt logs, until they are written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import msgpack
 from ...orchestration.connection.settings import redact_url
 from ...orchestration.model.work_item import Work
 
-#: Characters of one line.
+#: Maximum characters of one line.
 LINE = 8_000
-#: What has no room is kept if it is among the last ones.
+#: When the room is used up, only the last lines are kept: this many.
 LAST = 20
-#: Longer parts are compressed.
+#: Parts with more bytes are compressed.
 _SMALL = 400
-#: Bounded, so that no text takes long.
+#: Lengths are bounded, so that the search is fast in any text.
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,24}://\S{1,2000}", re.IGNORECASE)
 
 #: When (Unix ms), level, logger, text.
@@ -29,7 +29,7 @@ Line = tuple[int, str, str, str]
 
 @dataclass(slots=True, eq=False)
 class StepLog:
-    """What one attempt has logged and is not written yet. Its owner has the lock.
+    """The lines of one attempt that are not written yet. Not thread-safe: its owner has the lock.
 
     Attributes:
         work: The attempt.
@@ -45,11 +45,11 @@ class StepLog:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing waits to be written while the attempt goes on."""
+        """Whether there is nothing to write while the attempt runs."""
         return not self._lines
 
     def add(self, at: int, level: str, logger: str, text: str) -> None:
-        """Another line."""
+        """Add a line."""
         line = at, level, logger, text if len(text) <= LINE else f"{text[:LINE]}…"
         if self.room > 0:
             self._lines.append(line)
@@ -59,10 +59,10 @@ class StepLog:
             self._last.append(line)
 
     def take(self, *, is_over: bool = False) -> tuple[int, bytes] | None:
-        """What is to be written, with the instant of its first line; None if nothing is.
+        """Remove the lines to write: the time of the first one, and all of them packed; None if there are none.
 
         Args:
-            is_over: The attempt has ended: the last ones of those that had no room go with it.
+            is_over: The attempt has ended: include the last of the lines that had no room.
         """
         lines, self._lines = self._lines, []
         if is_over and self._beyond:
@@ -80,16 +80,16 @@ class StepLog:
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """What a record says, with its traceback, without passwords in URLs. Never raises."""
+    """The text of a log record with its traceback, without passwords in URLs. Never raises."""
     try:
         text = record.getMessage()
-    except Exception:  # as logging itself: a line that cannot be formatted is no failure of the step
+    except Exception:  # as in logging itself, a line that cannot be formatted does not fail the step
         text = f"{_shown(record.msg)} {_shown(record.args)}"
     if record.exc_info and record.exc_info[0] is not None:
         text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
     if record.stack_info:
         text += f"\n{record.stack_info}"
-    return redacted(text[: 2 * LINE])  # cut whole below: no password whose end is missing is shown
+    return redacted(text[: 2 * LINE])  # cut to `LINE` only later: half a URL could show its password
 
 
 def _shown(value: object) -> str:
@@ -100,7 +100,7 @@ def _shown(value: object) -> str:
 
 
 def redacted(text: str) -> str:
-    """The text with the passwords of URLs in it replaced."""
+    """The text with passwords in URLs replaced."""
     return _URL.sub(_redacted_url, text) if "://" in text else text
 
 

@@ -1,8 +1,8 @@
-"""What the steps of a process log comes to Redis: with their commits, and once a second while they run.
+"""Writes the log lines of a process's steps to Redis: with their commits, and once a second while they run.
 
-*Promise.* No step waits for it or fails by it. A part that is written twice is kept once. What is lost: of a killed
-process what its running steps have logged in the last second, and everything while Redis does not answer for longer
-than `PATIENCE_SECONDS`.
+*Promise.* No step waits for this or fails because of it. A part that is written twice is kept once. Lines get lost in
+two cases: a killed process loses those that its running steps have logged in the last second, and an outage of Redis
+longer than `PATIENCE_SECONDS` loses those that were to be written in it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .gathered import StepLog
 
 logger = logging.getLogger("umbel.logs")
 
-#: How long lines of a running step gather.
+#: How long lines of a running step are buffered.
 GATHER_SECONDS = 1.0
-#: How long an outage of Redis is waited out.
+#: How long a write is retried while Redis does not answer.
 PATIENCE_SECONDS = 10.0
 
 
@@ -29,7 +29,7 @@ class StepLogs:
 
     def __init__(self, side: Store) -> None:
         """Args:
-        side: Writes while steps run, on a portal whose loop they do not block.
+        side: The store for writes while steps run, on a portal whose loop steps do not block.
         """
         self.level = logging.getLevelNamesMapping()[side.settings.step_logs]
         self._room, self._side = side.settings.step_log_max_bytes, side
@@ -39,7 +39,7 @@ class StepLogs:
         self._writing: set[asyncio.Task[None]] = set()
 
     def add(self, log: StepLog | None, work: Work, at: int, level: str, name: str, text: str) -> StepLog:
-        """Add a line to the log of an attempt, which begins with its first line."""
+        """Add a line to the log of an attempt; its first line creates the log."""
         with self._lock:
             log = log or StepLog(work, self._room)
             log.add(at, level, name, text)
@@ -50,13 +50,13 @@ class StepLogs:
         return log
 
     async def end(self, log: StepLog, store: Store) -> None:
-        """The attempt ends: what is left goes out, on the same connection as its commit and ahead of it."""
+        """Write what is left when an attempt ends, on the same connection as its commit and ahead of it."""
         with self._lock:
             self._open.discard(log)
             taken = log.take(is_over=True)
         if taken is not None:
             self._keep(asyncio.get_running_loop().create_task(self._write(store, log, *taken)))
-            await asyncio.sleep(0)  # it has begun; nobody waits for its answer
+            await asyncio.sleep(0)  # the write has begun; its reply is not awaited
 
     def _begin(self) -> None:
         self._keep(asyncio.get_running_loop().create_task(self._tick()))
@@ -66,7 +66,7 @@ class StepLogs:
         task.add_done_callback(self._writing.discard)
 
     async def _tick(self) -> None:
-        """Write what running steps have logged, as long as any does."""
+        """Write the lines of running steps, until there are no more."""
         while True:
             await asyncio.sleep(GATHER_SECONDS)
             with self._lock:

@@ -45,23 +45,23 @@ __all__ = ["HEADER", "CeleryDispatcher", "checked_broker", "publishing_app", "tl
 logger = logging.getLogger("umbel.dispatch")
 
 
-#: Messages that are sent at once to a broker other than a plain Redis.
+#: Messages that are sent concurrently to a broker other than a plain Redis.
 _SENDERS = 8
-#: How many seconds the configuration counts as read while no setting is assigned. What this overlooks is a setting
-#: that is changed in its inside, and a variable of the environment.
+#: How long, in seconds, the cached configuration is valid while no setting is assigned. Only this limit detects a
+#: setting whose value was changed in place, and a changed environment variable.
 _CONFIGURATION_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Broker:
-    """What the app's configuration says of its broker. Asking Celery for a setting takes it some ten microseconds.
+    """The broker settings of an app, cached: Celery takes some ten microseconds to look up one setting.
 
     Attributes:
         url: Where messages are sent.
-        is_plain_redis: Whether a push to a list is all that it takes.
-        prefix: Of the names of lists.
-        conf, changes: The configuration this was read from, and what was set in it.
-        read_at: When, on the monotonic clock.
+        is_plain_redis: Whether sending a message is only a push to a list.
+        prefix: Prefix of the list names.
+        conf, changes: The configuration this was read from, and the settings assigned in it.
+        read_at: When it was read, on the monotonic clock.
     """
 
     url: Any
@@ -79,22 +79,22 @@ class _Broker:
         is_changed = conf.broker_use_ssl or conf.task_send_sent_event or conf.task_compression
         is_plain_redis = plain and not is_changed
         prefix = (conf.broker_transport_options or {}).get("global_keyprefix", "")
-        # Read last: what is asked first completes a configuration that was pending.
+        # `app.conf` again: the accesses above replace a pending configuration.
         return _Broker(url, is_plain_redis, prefix, app.conf, dict(app.conf.changes), time.monotonic())
 
     def is_as_in(self, app: Celery) -> bool:
-        """Whether nothing was set since."""
+        """Whether no setting has been assigned since."""
         return app.conf is self.conf and self.conf.changes == self.changes
 
 
 class CeleryDispatcher:
-    """Sends through a Celery app's broker; to a plain Redis, messages that are only filled in."""
+    """Sends through a Celery app's broker; to a plain Redis it pushes filled-in templates."""
 
     def __init__(self, app: Celery, portal: Portal, *, grouped: bool = True) -> None:
         """Args:
-        app: Whose broker is used.
-        portal: Whose loop the connection to a plain Redis broker lives on.
-        grouped: Whether messages of one turn of the loop go out together.
+        app: The app whose broker is used.
+        portal: The portal whose loop holds the connection to a plain Redis broker.
+        grouped: Whether messages of one iteration of the loop are sent together.
         """
         self.app = app
         self._portal, self._is_grouped = portal, grouped
@@ -114,17 +114,17 @@ class CeleryDispatcher:
             for _ in range(failpoint("dispatch", "before")):
                 if messages is None:
                     send = partial(self._send, plan, dispatches)
-                    # In the sender's context: what traces messages finds there which step they follow from.
+                    # In the sender's context, where message tracing finds the step that the messages follow from.
                     await asyncio.get_running_loop().run_in_executor(self._senders(), copy_context().run, send)
                 else:
                     for key, waiting in messages.items():
                         await self._broker().command("dispatch work", "LPUSH", key, *waiting)
             failpoint("dispatch", "after")
-        except Exception as error:  # the work is in Redis already, and no fault of the broker's may hide that
+        except Exception as error:  # the work is in Redis already: a broker failure must not make it look lost
             self._not_sent(len(dispatches), error)
 
     def dispatch_soon(self, plan: Plan, dispatches: Sequence[Dispatch]) -> None:
-        """The same without waiting for it. To be called on the portal's loop."""
+        """Like `dispatch`, without waiting. Must be called on the portal's loop."""
         messages = self.messages(plan, dispatches)
         if messages is None:
             sending = asyncio.ensure_future(self.dispatch(plan, dispatches))
@@ -136,7 +136,7 @@ class CeleryDispatcher:
                 self._broker().post(("LPUSH", key, *waiting), partial(self._not_sent, len(waiting)))
 
     def _senders(self) -> ThreadPoolExecutor:
-        """Threads for a broker that blocks; a forked child has none of its parent's."""
+        """Threads for a broker client that blocks; a forked child needs its own."""
         if self._threads is None or self._threads_pid != os.getpid():
             self._threads_pid = os.getpid()
             self._threads = ThreadPoolExecutor(_SENDERS, thread_name_prefix="umbel-dispatch")
@@ -160,7 +160,7 @@ class CeleryDispatcher:
         return self._connection
 
     def _configured(self) -> _Broker:
-        """What the configuration says now."""
+        """The current broker settings."""
         known = self._broker_read
         if known is None or not known.is_as_in(self.app):
             self._templates = {}
@@ -180,9 +180,9 @@ class CeleryDispatcher:
     def pushes(
         self, plan: Plan, run_id: str, commands: Sequence[Command], redis_url: str | None
     ) -> dict[str, tuple[str, str]] | None:
-        """The dispatches of a start, pushed by the same script that creates their work: work id -> list, message.
+        """The messages of a start, to be pushed by the script that creates their work: work id -> (list, message).
 
-        None where the broker is not the Redis at `redis_url`.
+        None if the broker is not the Redis at `redis_url`.
         """
         if redis_url is None or redis_url != self.redis_url:
             return None
@@ -199,7 +199,7 @@ class CeleryDispatcher:
         return found
 
     def messages(self, plan: Plan, dispatches: Sequence[Dispatch]) -> dict[str, list[str]] | None:
-        """The messages of these dispatches by Redis list; None if a push is not all that the broker needs."""
+        """The messages of these dispatches by Redis list; None if the broker needs more than a push."""
         if not self._is_plain_redis() or any(dispatch.priority for dispatch in dispatches):
             return None
         prefix = self._configured().prefix
@@ -215,7 +215,7 @@ class CeleryDispatcher:
 
     @property
     def redis_url(self) -> str:
-        """Where `messages` are pushed."""
+        """The Redis to which `messages` are pushed."""
         url: str = self._configured().url
         return url
 
@@ -229,7 +229,7 @@ class CeleryDispatcher:
                 self.app.send_task(plan.by_name[dispatch.step].task, args=arguments, producer=producer, **options)
 
     async def backlog(self, queue: str) -> int | None:
-        """Messages waiting in a queue; None when the broker does not say."""
+        """The number of messages waiting in a queue; None if the broker does not report it."""
         return await asyncio.to_thread(self._length, queue)
 
     def _length(self, queue: str) -> int | None:
@@ -262,7 +262,7 @@ def publishing_app(settings: Settings) -> Celery:
 
 
 def checked_broker(settings: Settings) -> str:
-    """The broker's URL. That of the state is judged where the state is connected to.
+    """The broker's URL, checked. The URL of the state's Redis is checked where it is connected to.
 
     Raises:
         ConfigurationError: It names no broker that Celery could reach; the text shows no password.

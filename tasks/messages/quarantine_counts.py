@@ -12,7 +12,7 @@ from ...orchestration.connection.settings import redis_behind
 
 
 def quarantine_counts(app: Celery) -> dict[str, int]:
-    """queue -> messages quarantined, ever. Normally empty; always empty on a broker that is not Redis.
+    """How many messages were ever quarantined, by queue. Normally empty; always empty on a broker that is not Redis.
 
     Raises:
         RedisError: The broker does not answer.

@@ -1,8 +1,8 @@
-"""Celery messages by the hundred: built once per step by Celery and kombu themselves, then filled in.
+"""Templates of Celery messages: built once per step by Celery and kombu themselves, then filled in for each message.
 
 Sending a task costs Celery some hundred microseconds, most of it for parts that are the same every time. A template is
-what `app.send_task` would put on a Redis queue, taken from kombu's in-memory transport; filling it in and pushing many
-of them is one round trip. Keys and wire format are kombu's, so any Celery worker and Flower read them.
+`app.send_task` would put on a Redis queue, taken from kombu's in-memory transport. Many filled-in messages are pushed
+in one round trip. Keys and wire format are kombu's, so any Celery worker and Flower read them.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -31,12 +31,12 @@ _TASK_ID, _SHOWN, _BODY, _TAG = "\x02task-id\x03", "\x02shown\x03", "\x02body\x0
 #: Message header by which a consumer recognises umbel's messages, even for tasks it lacks: the workflow's name.
 HEADER = "umbel_workflow"
 
-#: Those of runs started from a snapshot contain names, arrows and other characters; `|` separates them from others.
+#: Work ids of runs started from a snapshot contain names, arrows and other characters; `|` separates ids.
 _WORK_ID = re.compile(r"[^|\x00-\x1f\x7f]{1,1024}")
 
 
 def send_options(dispatch: Dispatch, workflow: str, task_id: str, shown: str) -> dict[str, Any]:
-    """How umbel sends each of its tasks: ids only, with no result kept by Celery."""
+    """The options that umbel sends each of its tasks with: ids only, and Celery keeps no result."""
     return {
         "task_id": task_id,
         "queue": dispatch.queue,
@@ -81,12 +81,12 @@ def task_id(work_id: str, dispatch_no: int) -> str:
 
 
 def shown_arguments(dispatch: Dispatch) -> str:
-    """What monitors show as arguments."""
+    """The arguments as monitors show them."""
     return f"({dispatch.run_id}, {dispatch.work_id}, {dispatch.dispatch_no})"
 
 
 class _Channel(memory.Channel):
-    """Keeps what is published for itself; kombu's own shares its queues with all threads and with other apps."""
+    """A channel with queues of its own; those of kombu's channel are shared with all threads and with other apps."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,7 +94,7 @@ class _Channel(memory.Channel):
 
 
 class _Transport(memory.Transport):
-    """Shares nothing with other connections, for the same reason."""
+    """Shares no state with other connections, for the same reason."""
 
     Channel = _Channel
 
@@ -105,7 +105,7 @@ class _Transport(memory.Transport):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A message with blanks: texts, and what goes between them; what its body has after the arguments."""
+    """A message with blanks: the texts, the blanks between them, and the rest of its body after the arguments."""
 
     texts: tuple[str, ...]
     blanks: tuple[str, ...]
@@ -113,7 +113,7 @@ class Template:
 
     @staticmethod
     def of(app: Celery, task: str, dispatch: Dispatch, workflow: str) -> Template:
-        """What the app would send for this step."""
+        """The template for what the app would send for this step."""
         with Connection(transport=_Transport) as connection, connection.channel() as channel:
             producer = app.amqp.Producer(channel, auto_declare=False)
             options = send_options(dispatch, workflow, _TASK_ID, _SHOWN)
@@ -122,7 +122,7 @@ class Template:
         rest_of_body = json.dumps(json.loads(base64.b64decode(message["body"]))[1:])[1:]
         message["body"] = _BODY
         message["properties"]["delivery_tag"] = _TAG
-        message["headers"]["parent_id"] = None  # otherwise the task that happens to be running here
+        message["headers"]["parent_id"] = None  # otherwise the id of the task that happens to run here
         written = {json.dumps(blank)[1:-1]: blank for blank in (_TASK_ID, _SHOWN, _BODY, _TAG)}
         parts = re.split("|".join(f"({re.escape(name)})" for name in written), json.dumps(message))
         pieces = [part for part in parts if part is not None]

@@ -1,6 +1,6 @@
 """The heartbeat of an execution process, which owns the leases of the work it holds.
 
-An owner that Redis has declared lost cancels all it runs and goes on under a new incarnation.
+An owner that Redis has declared lost cancels everything it runs and continues under a new incarnation.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class LeaseHolder:
     def __init__(self, worker: str, engine: Engine, portal: Portal, cancel: Callable[[Held, str], None]) -> None:
         """Args:
         worker: The worker's node name.
-        engine: On the heartbeat's portal, with a connection that gives up before a lease runs out.
+        engine: On the heartbeat's portal, with a connection that times out before a lease expires.
         portal: Where the heartbeat runs; user code never does.
-        cancel: Called with a claim that is lost and why; from any thread, must not block.
+        cancel: Called with a lost claim and the reason, from any thread; must not block.
         """
         self.worker = worker
         self.name = owner_name(worker)
-        #: How long steps took and waited here: goes to Redis with the heartbeat, and when the process ends.
+        #: How long steps took and waited here; sent to Redis with the heartbeat, and when the process ends.
         self.histograms = Histograms()
         self._engine, self._portal, self._cancel = engine, portal, cancel
         self._lately: dict[int, float] = {}  # shard -> when something was last held there
@@ -51,25 +51,25 @@ class LeaseHolder:
         self._beating: Future[None] | None = None
 
     def hold(self, held: Held) -> None:
-        """Count a claim as held, before it is asked for: a heartbeat in between must not hand it back."""
+        """Count a claim as held before it is requested: a heartbeat in between must not hand it back."""
         with self._lock:
             self._held[held] = False
             if self._beating is None:
                 self._beating = self._portal.submit(self._beat())
 
     def confirm(self, held: Held) -> None:
-        """The claim was answered: it is ours."""
+        """The claim was granted."""
         with self._lock:
             if held in self._held:
                 self._held[held] = True
 
     def offer(self, claim_id: str) -> None:
-        """A commit may claim something under this id: until it is answered a heartbeat must not hand that back."""
+        """A commit may claim work under this id: until its reply arrives, a heartbeat must not hand that work back."""
         with self._lock:
             self._offered.add(claim_id)
 
     def settle(self, claim_id: str, held: Held | None) -> None:
-        """The commit was answered: it claimed this, or nothing."""
+        """The commit was answered: it claimed `held`, or nothing."""
         with self._lock:
             self._offered.discard(claim_id)
             if held is not None:
@@ -82,12 +82,12 @@ class LeaseHolder:
                 self._lately[self._shard(held)] = time.monotonic()
 
     def holds(self, held: Held) -> bool:
-        """Whether the claim is still ours as far as is known."""
+        """Whether the claim is still ours, as far as this process knows."""
         with self._lock:
             return held in self._held or held.claim_id in self._offered
 
     def begin_new_incarnation(self, fenced: str) -> None:
-        """Go on under a new name, because `fenced` was declared lost; everything it ran is cancelled."""
+        """Continue under a new name, because `fenced` was declared lost; everything it ran is cancelled."""
         with self._lock:
             if self.name != fenced:
                 return
@@ -102,7 +102,7 @@ class LeaseHolder:
             self._cancel(held, "its lease ran out")
 
     def close(self) -> None:
-        """Stop the heartbeat, and give back what is left: no process has died, so nothing is counted as a loss."""
+        """Stop the heartbeat and hand back what is left: no process has died, so nothing is counted as a loss."""
         if self._beating is None:
             return
         self._beating.cancel()
@@ -137,7 +137,7 @@ class LeaseHolder:
     async def _beat(self) -> None:
         settings = self._engine.store.settings
         handing_back: set[asyncio.Task[None]] = set()
-        spent = 0.0  # in waiting for an answer: what is reached is renewed as often as ever
+        spent = 0.0  # waiting for the reply: the interval between heartbeats stays the same
         while True:
             await asyncio.sleep(max(0.0, settings.heartbeat_seconds - spent))
             began = time.monotonic()
@@ -169,13 +169,13 @@ class LeaseHolder:
                 logger.warning("heartbeat failed in some shards: %s", pulse.unreached, extra=about)
             if pulse.fenced:
                 self.begin_new_incarnation(name)
-                # Where it was not declared lost, nobody need wait for its lease to run out.
+                # Shards that have not declared it lost get its work back now, instead of when the lease expires.
                 left.append(self._hand_back_all(name, {self._shard(each) for each in held}))
-            for task in map(asyncio.ensure_future, left):  # not awaited: a broker that is away must not hold up this
+            for task in map(asyncio.ensure_future, left):  # not awaited: an unreachable broker must not delay this loop
                 handing_back.add(task)
                 task.add_done_callback(handing_back.discard)
             for each in pulse.lost:
-                # A claim that was still on its way when the heartbeat was asked is not lost: Redis did not know it yet.
+                # A claim that was still in flight when the heartbeat was sent is not lost: Redis did not know it yet.
                 if held[each] and self.holds(each):
                     self.drop(each)
                     self._cancel(each, "another process has taken it over")

@@ -1,4 +1,4 @@
-"""How long steps took and waited: counted in the process that executes them, and sent with its heartbeat."""
+"""Histograms of how long steps took and waited: counted in the process that executes them, sent with its heartbeat."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ...orchestration.connection.keys import new_nonce
 from ...orchestration.engine.leases import Counts
 from ...orchestration.inspection.metrics import BOUNDS
 
-#: Fields of one batch: Redis counts them in about 2 ms.
+#: Maximum fields of one batch: Redis adds them in about 2 ms.
 _MOST_FIELDS = 1000
 
 
 class Histograms:
-    """What a process has observed and not yet sent. May be used from any thread.
+    """Observations of a process that are not sent yet. May be used from any thread.
 
     In Redis `what|n` counts the values up to the n-th of BOUNDS and above the one before; `what|sum` is their sum in
     ms.
 
-    *Promise.* Each observation is counted once, when a heartbeat brings it; those since the latest heartbeat are lost
+    *Promise.* Each observation is counted once, when a heartbeat delivers it; those since the latest heartbeat are lost
     if the process is killed.
     """
 
     def __init__(self) -> None:
-        self._observed: Counter[str] = Counter()  # field of the counters in Redis -> how much is added
+        self._observed: Counter[str] = Counter()  # field of the counters in Redis -> increment
         self._under_way: Counts | None = None  # until it is known to have arrived
         self._lock = threading.Lock()
 
@@ -35,11 +35,11 @@ class Histograms:
         return bool(self._observed) or self._under_way is not None
 
     def took(self, workflow: str, step: str, ms: float) -> None:
-        """An attempt whose outcome is committed took this long."""
+        """Record how long an attempt took whose outcome is committed."""
         self._observe(f"took|{workflow}|{step}", ms)
 
     def waited(self, queue: str, ms: float) -> None:
-        """A step that was claimed had waited in its queue this long."""
+        """Record how long a claimed step had waited in its queue."""
         self._observe(f"wait|{queue}", ms)
 
     def _observe(self, what: str, ms: float) -> None:
@@ -49,7 +49,7 @@ class Histograms:
             self._observed[total] += ms  # type: ignore[assignment]  # rounded when it is sent
 
     def batch(self) -> Counts | None:
-        """What the next heartbeat brings: the same again until it has `arrived`; None if there is nothing."""
+        """The counts for the next heartbeat: the same ones until `arrived` is called; None if there are none."""
         with self._lock:
             if self._under_way is None and self._observed:
                 fields = {name: round(self._observed[name]) for name in islice(self._observed, _MOST_FIELDS)}
@@ -59,6 +59,6 @@ class Histograms:
             return self._under_way
 
     def arrived(self) -> None:
-        """The batch is counted."""
+        """Redis has counted the batch."""
         with self._lock:
             self._under_way = None

@@ -1,4 +1,4 @@
-"""Names of owners, the processes that hold leases; and which of them is certainly dead."""
+"""Names of owners, the processes that hold leases, and whether an owner is certainly dead."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _NAME = re.compile(r"\|(?P<host>[^|]*)\|(?P<pid>[1-9][0-9]{0,9})\|(?P<started>[0
 def owner_name(worker: str) -> str:
     """`worker|host|pid|incarnation`: two workers of one name never fence each other.
 
-    The host is its name and a digest of its boot and namespaces; the incarnation begins with when the process started,
-    in ticks since the boot. Before both were added, names could not prove that two processes were of one machine.
+    `host` is the host's name and a digest of its boot and namespaces. The incarnation begins with the start time of the
+    process, in ticks since the boot. Older names lack both and cannot prove that two processes are on one machine.
     """
     pid = os.getpid()
     try:
@@ -27,11 +27,11 @@ def owner_name(worker: str) -> str:
 
 
 def process_is_dead(owner: str) -> bool:
-    """Whether the owner's process is certainly dead; False where only its lease can say.
+    """Whether the owner's process is certainly dead; False if only its lease can tell.
 
-    Certain is what this kernel says about a process of this very boot and process namespace: it has no such pid, has
-    it as a zombie, or has given it to a process that started at another time. That `/proc` does not show a process
-    proves nothing: it may hide those of other users.
+    It is certain for a process of this boot and process namespace if the kernel has no such pid, has it as a zombie, or
+    has reused it for a process with another start time. A process missing in `/proc` proves nothing: `/proc` may hide
+    those of other users.
     """
     name = _NAME.search(owner)
     if name is None or not _system() or name["host"] != _host():
@@ -50,9 +50,9 @@ def _host() -> str:
 
 @functools.cache
 def _system() -> str:
-    """What pids and start times mean the same in: one boot, one namespace of processes, one of time; empty if unknown.
+    """Identifies boot, process namespace and time namespace, for which pids and start times hold; empty if unknown.
 
-    The inode of a machine's first process namespace is the same number on every Linux machine, so it needs the boot.
+    The inode of a machine's first process namespace is the same on every Linux machine, so the boot is needed too.
     """
     try:
         if os.readlink("/proc/self") != str(os.getpid()):

@@ -1,7 +1,7 @@
-"""Which suspects may be executed in this process, and beside how many others.
+"""Decides which suspects may be executed in this process, and beside how many others.
 
-After a loss most of what is claimed here is suspect, and one of it may kill this process too. So suspects begin with
-one, and more are let in with each that ends well and with each second they all survive.
+After a loss most of what is claimed here is suspect, and any of it may kill this process too. So suspects begin with
+one at a time. Each one that ends well admits one more, and each second that they all survive doubles the number.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections import deque
 
 from ...orchestration.model.suspicion import CROWDS, ONE_SUSPECT, Room
 
-#: After suspects have been running for so long without harm, twice as many may.
+#: After this many seconds without harm, twice as many suspects may run.
 _SURVIVED_SECONDS = 1.0
 
 
 class Permit:
-    """Leave to execute one suspect; `room` is what its claim is asked with."""
+    """Permission to execute one suspect; `room` is passed with its claim."""
 
     __slots__ = ("_suspects", "level", "room")
 
@@ -24,12 +24,12 @@ class Permit:
         self._suspects, self.level, self.room = suspects, level, room
 
     def end(self, *, went_well: bool) -> None:
-        """It does not run any more; `went_well` if it was executed and this process has survived it."""
+        """It has stopped running; `went_well` if it was executed and this process has survived it."""
         self._suspects.ended(self, went_well=went_well)
 
 
 class Suspects:
-    """The suspects of one process; on the loop its attempts run on."""
+    """The suspects of one process; used only on the loop that its attempts run on."""
 
     def __init__(self, *, one_at_a_time: bool = False) -> None:
         """Args:
@@ -49,7 +49,7 @@ class Suspects:
         try:
             return await asked
         except asyncio.CancelledError:
-            if asked.done() and not asked.cancelled():  # it was granted, and nobody will use it
+            if asked.done() and not asked.cancelled():  # granted, but it will not be used
                 asked.result().end(went_well=False)
             raise
 

@@ -1,4 +1,4 @@
-"""Recorded attempts of steps, done again with today's code and compared with the record. Nothing is written to Redis.
+"""Executes recorded attempts of steps again with today's code and compares the result. Writes nothing to Redis.
 
 Reading the record is in `orchestration/history`. Read `replaying.py` first.
 """

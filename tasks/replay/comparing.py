@@ -1,4 +1,4 @@
-"""What an attempt has emitted, read from the commands that were applied for it: recorded ones, and those of today."""
+"""Reads what an attempt emitted from the commands that were applied for it, both recorded and replayed ones."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Emissions:
 
     Attributes:
         returned: Events, in order: those that went to steps, then those that were only gathered.
-        sent: Events that were sent, in any order; and questions, which are published.
+        sent: Events that were sent, in no particular order, and questions, which are published.
         streamed: Events that were written to the stream.
-        waits: For what it waits.
+        waits: What it waits for.
         started: Child runs that it waits for.
     """
 
@@ -34,7 +34,7 @@ class Emissions:
 
 
 def emissions(work_id: str, commands: Sequence[Mapping[str, Any]]) -> Emissions:
-    """What is emitted by the commands of an attempt's outcome, and of what it sent and published."""
+    """The emissions in the commands of an attempt: those of its outcome, and of what it sent and published."""
     found = Emissions()
     kept: dict[str, Any] = {}
     gathered: dict[str, list[Any]] = {}
@@ -74,12 +74,12 @@ def emissions(work_id: str, commands: Sequence[Mapping[str, Any]]) -> Emissions:
 
 
 def differences(recorded: Sequence[Any], replayed: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """What differs, in pairs; None where there is no counterpart."""
+    """The pairs that differ; None where one side has no counterpart."""
     return ((before, now) for before, now in zip_longest(recorded, replayed) if before != now)
 
 
 def unmatched(recorded: Iterable[Any], replayed: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """The same, in any order."""
+    """The same, regardless of order."""
     before, now = [*recorded], [*replayed]
     return differences(_without(before, now), _without(now, before))
 
@@ -103,7 +103,7 @@ def _order(value: Any) -> str:
 
 
 def _without(values: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    """The values that are not among the others; each of these stands for one."""
+    """The values that are not among the others. Each of the others accounts for one value."""
     left, rest = Counter(map(_order, others)), []
     for value in values:
         if left[key := _order(value)]:

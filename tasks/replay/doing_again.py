@@ -1,4 +1,4 @@
-"""One recorded attempt, done again alone, in this process, and compared with its record."""
+"""Replays one recorded attempt alone, in this process, and compares it with its record."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from .recorded import RecordedEmissions, RecordedMemos, RecordedState, RecordedS
 
 Compare = Literal["events", "result"]
 
-#: A difference: what, as it was recorded, as it is now.
+#: A difference: its kind, the recorded value, the value now.
 Difference = tuple[str, Any, Any]
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of an attempt that was done again.
+    """The result of replaying an attempt.
 
     Attributes:
         differences: Between the record and now.
-        reason: Why nothing can be said of it; then there are no differences.
+        reason: Why the attempt could not be compared; then there are no differences.
     """
 
     differences: Sequence[Difference] = ()
@@ -49,15 +49,15 @@ class Replayed:
 
 @dataclass(frozen=True)
 class Replaying:
-    """What attempts of one run are done again with.
+    """What the attempts of one run are replayed with.
 
     Attributes:
-        engine: For what follows from an outcome; nothing is written.
-        plan: Of the run.
-        registered: Its workflow here.
-        registry: All workflows here.
-        compare: `result` is the outcome alone.
-        threads: Where plain steps are called.
+        engine: Computes what follows from an outcome; nothing is written.
+        plan: The run's plan.
+        registered: The run's workflow in this process.
+        registry: All workflows in this process.
+        compare: `result` compares the outcome alone.
+        threads: Threads in which plain steps are called.
     """
 
     engine: Engine
@@ -68,7 +68,7 @@ class Replaying:
     threads: ThreadPoolExecutor
 
     async def attempt(self, recorded: RecordedAttempt) -> Replayed:
-        """Do one attempt again. What the step does other than by `ctx` is done."""
+        """Replay one attempt. Side effects of the step that do not go through `ctx` do happen."""
         work, registered = recorded.work, self.registered
         reason = self._no_reason_to_try(recorded)
         if reason:
@@ -109,7 +109,7 @@ class Replaying:
         return Replayed(found)
 
     def _no_reason_to_try(self, recorded: RecordedAttempt) -> str:
-        """Why it cannot be done again; empty if it can."""
+        """Why the attempt cannot be replayed; empty if it can."""
         work = recorded.work
         if work.step not in self.registered.steps:
             return f"workflow {self.registered.name!r} has no step {work.step!r} any more"
@@ -126,7 +126,7 @@ class Replaying:
     async def _outcome(
         self, recorded: RecordedAttempt, context: StepContext, store: RecordedStore
     ) -> tuple[Outcome, str]:
-        """What the step comes to, and the text of its failure."""
+        """The outcome of the step, and the text of its failure."""
         work = recorded.work
         seconds = self.registered.steps[work.step].timeout_seconds
         running = Running(work.held)
@@ -180,7 +180,7 @@ def _of_collecting(then: Mapping[str, Envelope], now: Mapping[str, Envelope]) ->
 
 def _of_state(past: StatePast, context: StepContext) -> Iterator[tuple[Any, Any]]:
     then, now = past.recorded, [*past.written]
-    if context.writes_back:  # when it writes what it has set is left to the clock
+    if context.writes_back:  # when it writes its changes depends on timing
         now.append(context.state_to_write)
         then, now = [_together(then)], [_together(now)]
     return differences(_values(then), _values(now))
@@ -191,7 +191,7 @@ def _together(writes: Sequence[Mapping[str, bytes | None]]) -> Mapping[str, byte
 
 
 def _values(writes: Sequence[Mapping[str, bytes | None]]) -> list[Any]:
-    """Writes to the state as JSON values; null is a key that is no more."""
+    """Writes to the state as JSON values; null is a deleted key."""
     return [{key: None if raw is None else json.loads(raw) for key, raw in each.items()} for each in writes]
 
 

@@ -1,4 +1,4 @@
-"""What a step finds in place of Redis while it is done again: the state, kept values and sets as they were recorded."""
+"""Stands in for Redis while a step is replayed: the state, memoized values and collected sets as they were recorded."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from ..context.memos import Memos
 
 
 class StatePast:
-    """The state as an attempt saw it: what was there when it began, and what was written since.
+    """The state as an attempt saw it: its content when the attempt began, and what was written since.
 
-    Between two writes of its own an attempt may have read before or after a write of another step: `doubts` has the
-    keys where that makes a difference. What an edit, or a change of a value, has read is certain: nobody wrote between.
+    Between two writes of its own an attempt may have read before or after a write of another step. `doubts` has the
+    keys for which that makes a difference. What an edit, or a change of a value, has read is certain: nobody wrote in
+    between.
     """
 
     def __init__(self, recorded: RecordedAttempt) -> None:
@@ -32,21 +33,21 @@ class StatePast:
         self._values = dict(recorded.state)
         self._passed = 0
         self._reads: list[set[str]] = []
-        #: What each write of the replayed attempt has changed: key -> JSON, None where it is no more.
+        #: The changes by each write of the replayed attempt: key -> JSON, None for a deleted key.
         self.written: list[Mapping[str, bytes | None]] = []
 
     @property
     def recorded(self) -> list[Mapping[str, bytes | None]]:
-        """The same of the recorded attempt."""
+        """The changes by each write of the recorded attempt."""
         return [write.after for write in self._writes if write.work_id == self._work_id]
 
     @property
     def doubts(self) -> set[str]:
-        """Keys of which it is not known what the recorded attempt has read."""
+        """Keys for which it is unknown what the recorded attempt has read."""
         return set().union(*self._reads)
 
     def read(self, name: str | None) -> dict[str, bytes]:
-        """One key, or all."""
+        """Read one key, or all."""
         self._reads.append({key for key in self._changed_by_others() if name in (None, key)})
         return {key: value for key, value in self._values.items() if name in (None, key)}
 
@@ -55,11 +56,11 @@ class StatePast:
         return self._before_next_write()
 
     def end_edit(self) -> None:
-        """An edit that has changed nothing: when it read is not known."""
+        """End an edit that has changed nothing: when it read is unknown."""
         self._reads.append(self._changed_by_others())
 
     def write(self, change: Change, expect: Mapping[str, bytes | None] | None) -> Written:
-        """Write. `changed` if the value that it was made from is not the one that the recorded write has found."""
+        """Write. Returns `changed` if the change was made from another value than the recorded write found."""
         found, others = self._before_next_write(), self._others()
         if expect is not None and self._reads:
             self._reads.pop()
@@ -78,14 +79,14 @@ class StatePast:
         return "written"
 
     def _others(self) -> list[StateWrite]:
-        """The writes of others before the next one of this attempt."""
+        """The writes of other steps before the next one of this attempt."""
         return [*takewhile(lambda write: write.work_id != self._work_id, self._writes[self._passed :])]
 
     def _changed_by_others(self) -> set[str]:
         return {key for write in self._others() for key, value in write.after.items() if value != self._values.get(key)}
 
     def _before_next_write(self) -> dict[str, bytes]:
-        """What the next write of this attempt found; after the last one, what this one did."""
+        """The state as the next write of this attempt found it; after the last one, as the attempt left it."""
         others, values = self._others(), self._values
         if self._passed + len(others) == len(self._writes):
             return values
@@ -100,13 +101,13 @@ def _applied(values: Mapping[str, bytes], after: Mapping[str, bytes | None]) -> 
 
 @dataclass(frozen=True, slots=True)
 class RecordedState(StateHash):
-    """`ctx.store` of an attempt that is done again. Reads and writes what `past` has; Redis is not asked."""
+    """`ctx.store` of a replayed attempt. Reads and writes `past` instead of Redis."""
 
     past: StatePast = field(kw_only=True)
 
     @property
     def key(self) -> str:
-        """Nobody else waits for its turn at it."""
+        """Unique, so that nobody else waits for its lock."""
         return f"replayed:{id(self.past)}"
 
     async def read(self, name: str) -> bytes | None:
@@ -147,7 +148,7 @@ class RecordedState(StateHash):
 
 
 class RecordedMemos(Memos):
-    """`ctx.once` of an attempt that is done again: what was kept is not computed, anything else is."""
+    """`ctx.once` of a replayed attempt: recorded values are not computed again, others are."""
 
     def __init__(self, work: Work, store: Store, recorded: RecordedAttempt) -> None:
         """Args: as `Memos`, and the attempt."""
@@ -162,11 +163,11 @@ class RecordedMemos(Memos):
 
 
 class RecordedEmissions(Emissions):
-    """The buffer of an attempt that is done again. It is never emptied."""
+    """The buffer of a replayed attempt. It is never flushed."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, lost=lambda _: None, notify=lambda _: None, **options)
-        #: Whether the step cancelled others: how many there were is not recorded.
+        #: Whether the step cancelled others: how many it found is not recorded.
         self.has_cancelled = False
 
     @property
@@ -185,11 +186,11 @@ class RecordedEmissions(Emissions):
 
 
 class RecordedStore(Store):
-    """What a step has of the store while it is done again: the recorded answers of `collect_events`."""
+    """The store as a replayed step sees it: the recorded answers of `collect_events`."""
 
     def __init__(self, store: Store, recorded: RecordedAttempt) -> None:
         """Args:
-        store: For the loop that plain steps wait for, and the settings.
+        store: Provides the loop that plain steps wait for, and the settings.
         recorded: The attempt.
         """
         super().__init__(store.connection, store.settings)
@@ -217,7 +218,7 @@ class RecordedStore(Store):
         return self._answers.get(call)
 
     async def command(self, what: str, *command: Any, name: str = "") -> NoReturn:
-        """Refused: nothing of a replay reads or writes the run."""
+        """Refused: a replay neither reads nor writes the run."""
         raise WorkflowRuntimeError(f"A step that is replayed cannot {what}: the journal does not record it.")
 
     async def verb(self, verb: str, run_id: str, keys: dict[str, str] | None = None, /, **args: Any) -> NoReturn:

@@ -1,4 +1,4 @@
-"""`umbel.replay`: whether today's code does what runs have recorded, step by step, without rules of determinism."""
+"""`umbel.replay`: checks whether today's code does what runs have recorded, step by step, without determinism rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..workflow.registry import Registered, Registry
 from .doing_again import Compare, Replaying
 from .report import Mismatch, NotReplayed, ReplayedAttempt, ReplayReport
 
-#: A run: its id, its handler, or what `umbel.runs()` gives.
+#: A run: its id, its handler, or an entry of `umbel.runs()`.
 ReplayedRun = str | WorkflowHandler | RunSummary
 
 
@@ -36,28 +36,28 @@ def replay(
 ) -> Any:
     """Execute each recorded attempt of some runs again, alone, in this process, and compare what it emits.
 
-    An attempt gets what it had: event, `ctx.store`, answers, ends of child runs, sets of `collect_events`, values of
-    `ctx.once`. What it returns, sends, streams, writes to the state and fails with is compared with the journal, as far
-    as that has it. Resources are made anew, and what a step does other than by `ctx` is done, also runs that it starts
-    with `Workflow.run()`: replay where that does no harm. To be awaited; without an event loop it blocks and returns
-    the report.
+    An attempt gets its recorded inputs: event, `ctx.store`, answers, ends of child runs, sets of `collect_events`,
+    values of `ctx.once`. What it returns, sends, streams, writes to the state and fails with is compared with the
+    journal, as far as the journal has it. Resources are created again. Side effects that do not go through `ctx` do
+    happen, including runs that a step starts with `Workflow.run()`: replay where that does no harm. Await the call;
+    without an event loop it blocks and returns the report.
 
-    *Promise:* no replayed run is changed, and nothing of it is published or dispatched. Keys of its own, on which the
-    journal is done again, are deleted; a crash leaves them for ten minutes.
+    *Promise:* no replayed run is changed, and nothing of it is published or dispatched. The journal is replayed on
+    temporary keys, which are deleted afterwards; after a crash they expire within ten minutes.
 
     Args:
         runs: A run id, a handler, or several; `umbel.runs(…)` finds some.
         workflow: The code; by default what is loaded under the name of the run's workflow.
-        compare: All that an attempt has emitted, or its `result` alone: what it returned, failed with or waits for.
-        runtime: The deployment; by default what umbel is configured with.
+        compare: `events` compares all that an attempt emitted, `result` what it returned, failed with or waits for.
+        runtime: The deployment; by default the one that umbel is configured with.
 
     Returns:
-        A `ReplayReport`: `holds`, `equal`, `mismatches` with both values, and `not_replayed` with reasons. What cannot
-        be read or executed is listed there, and not raised.
+        A `ReplayReport`: `holds`, `equal`, `mismatches` with both values, and `not_replayed` with reasons. Attempts
+        that cannot be read or executed are listed there instead of raising.
 
     Raises:
         WorkflowValidationError: The workflow is invalid.
-        NotConfigured, StoreUnavailable: There is no Redis to ask.
+        NotConfigured, StoreUnavailable: Redis is not configured or cannot be reached.
     """
     many = [runs] if isinstance(runs, ReplayedRun) else list(runs)
     replaying = _replay(
@@ -105,7 +105,7 @@ async def _replay(
 
 
 async def _recorded(store: Store, run_id: str) -> tuple[Plan, list[RecordedAttempt]]:
-    """A run's plan and attempts; all of them, since a step may take longer than the keys of a rebuilt run live."""
+    """A run's plan and all its attempts. Read up front: a step may take longer than the keys of a rebuilt run live."""
     plan = await store.plan_of(run_id)
     found = [each async for each in attempts(store, run_id, await past_entries(store, run_id))]
     return plan, [replace(each, work=(await with_recorded(store, each.work))[0]) for each in found]
@@ -119,7 +119,7 @@ def _loaded(runtime: Runtime, registry: Registry, plan: Plan) -> Registered:
 
 
 def _check_event_names(plan: Plan, code: Registered) -> None:
-    """Raise RunError if a copy of the code has copies of the event classes, too: values are compared by their names."""
+    """Raise RunError if other code is used and recorded event classes are not loaded: names of classes are compared."""
     if code.name == plan.workflow:
         return
     for name in (name for step in plan.steps for name in step.accepts):

@@ -1,4 +1,4 @@
-"""What a replay has found."""
+"""The findings of a replay."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class ReplayedAttempt:
 
     Attributes:
         run_id: Its run.
-        seq: Number of the change in the run's history that has its outcome; 0 for the run as a whole.
+        seq: Number of the change in the run's history that has the attempt's outcome; 0 for the run as a whole.
         step: The step.
-        attempt: Which attempt, from 1.
+        attempt: Number of the attempt, from 1.
         work_id: The work item.
     """
 
@@ -36,8 +36,8 @@ class Mismatch:
     Attributes:
         at: The attempt.
         what: `outcome`, `returned`, `failed`, `waits`, `started` (children), `sent`, `state`, `streamed`, `collected`.
-        recorded: What the journal has, as JSON values; None for nothing.
-        replayed: What it is with today's code.
+        recorded: The value in the journal, as JSON; None for nothing.
+        replayed: The value with today's code.
     """
 
     at: ReplayedAttempt
@@ -55,7 +55,7 @@ class NotReplayed:
 
     Attributes:
         at: The attempt.
-        reason: Why.
+        reason: Why it could not be compared.
     """
 
     at: ReplayedAttempt
@@ -67,12 +67,12 @@ class NotReplayed:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What a replay has found.
+    """The findings of a replay.
 
     Attributes:
         runs: The runs.
-        equal: How many attempts did what is recorded.
-        mismatches: What differs.
+        equal: Number of attempts that did what is recorded.
+        mismatches: The differences.
         not_replayed: What could not be compared; it counts neither as equal nor as a mismatch.
     """
 
@@ -83,7 +83,7 @@ class ReplayReport:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing differs. What was not replayed is no difference: look at `not_replayed` too."""
+        """Whether there are no mismatches. `not_replayed` does not count: look at it too."""
         return not self.mismatches
 
 

@@ -1,4 +1,4 @@
-"""`Resource` and `ResourceConfig`: what steps are given besides events, made once and shared.
+"""`Resource` and `ResourceConfig`: what steps receive besides events, created once and shared.
 
 Read `resource.py` first.
 """

@@ -1,4 +1,4 @@
-"""What can be said of resources before a run: whether configs can be read, and whether factories work."""
+"""Checks resources before a run: whether configs can be read, and whether factories work."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Steps = Mapping[str, StepConfig]
 
 
 def unreadable_configs(steps: Steps) -> Iterator[str]:
-    """A complaint about each config that a step or a factory takes and that cannot be read; all are read anew.
+    """A complaint about each config that a step or factory needs and that cannot be read; all files are read again.
 
     Raises:
-        ValueError: The dependencies of a resource go in a circle.
+        ValueError: The dependencies of a resource are circular.
         WorkflowValidationError: A factory's parameters cannot be understood.
     """
     seen: set[Hashable] = set()
@@ -37,9 +37,9 @@ def unreadable_configs(steps: Steps) -> Iterator[str]:
 
 
 def failing_resources(steps: Steps, manager: ResourceManager) -> list[str]:
-    """Make the resources of all steps and say which fail. Blocks, also inside a running event loop.
+    """Create the resources of all steps and report those that fail. Blocks, even inside a running event loop.
 
-    It is done on an event loop of its own, which ends with it: what belongs to a loop is made for this alone.
+    Runs on a temporary event loop of its own. Resources that belong to a loop are created for this one only.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="umbel-resources") as thread:
         return thread.submit(asyncio.run, _failing(steps, manager)).result()

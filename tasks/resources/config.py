@@ -15,17 +15,17 @@ from .resource import ResourceDescriptor
 
 
 class ResourceConfig(ResourceDescriptor):
-    """In `Annotated[Model, ResourceConfig("app.json", "llm.fast")]`: the parameter is given a part of a JSON file.
+    """In `Annotated[Model, ResourceConfig("app.json", "llm.fast")]`: the parameter receives a part of a JSON file.
 
-    The file is read in the process that executes the step, when a step first asks, and its value is kept like that of
-    a `Resource`: one read for each file, selector and type. A change of the file is taken up by workers that start
-    after it, as a change of code is. A relative path begins at the working directory.
+    The file is read in the process that executes the step, when a step first needs it. The value is kept like that of
+    a `Resource`: one read for each file, selector and type. Workers see a changed file after a restart, as with changed
+    code. A relative path starts at the working directory.
 
     Args:
-        config_file: Path of a `.json` file. It need not exist yet; `Workflow.validate` and the first run look.
-        path_selector: Keys with dots between them that lead to an object in the file; None is the whole file.
-        label: For pictures of the workflow.
-        description: For pictures of the workflow.
+        config_file: Path of a `.json` file. It need not exist yet; `Workflow.validate` and the first run check.
+        path_selector: Dotted path of keys that leads to an object in the file; None for the whole file.
+        label: For drawings of the workflow.
+        description: For drawings of the workflow.
 
     Raises:
         ValueError: `config_file` does not end in `.json`.
@@ -49,7 +49,7 @@ class ResourceConfig(ResourceDescriptor):
             )
 
     def key(self, type: Any) -> Hashable:
-        """File, selector and the type it is to become."""
+        """File, selector and annotated type."""
         try:
             hash(type)
         except TypeError:
@@ -65,7 +65,7 @@ class ResourceConfig(ResourceDescriptor):
         """
         chosen = self._chosen(self._read())
         try:
-            # As JSON, not as Python values: strict models take what JSON has for a date or a set.
+            # As JSON, not as Python values: strict models then accept the JSON forms of dates and sets.
             return TypeAdapter(type).validate_json(json.dumps(chosen))
         except ValidationError as error:
             problems = "; ".join(

@@ -1,6 +1,6 @@
-"""`ResourceManager`: makes resources when they are first asked for, once, and keeps them.
+"""`ResourceManager`: creates resources when they are first needed, once, and keeps them.
 
-Steps ask on several event loops at the same time. The first one makes; the others wait for that outcome.
+Steps ask on several event loops at the same time. The first one creates the value; the others wait for the outcome.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CallPlain = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """What came of a factory."""
+    """The value that a factory returned."""
 
     value: Any
 
@@ -40,19 +40,19 @@ class _Failure:
 
 
 class _GivenUp:
-    """Nothing came of it for a reason that concerns only who made it: cancelled, or out of time."""
+    """Creation ended for a reason that concerns only its caller: cancelled, or timed out."""
 
 
 _Outcome = _Value | _Failure | _GivenUp
 
 
 class _Entry:
-    """One kept value, or the making of it."""
+    """One kept value, finished or being created."""
 
     def __init__(self, resource: ResourceDescriptor) -> None:
         self.resource = resource
         self.outcome: concurrent.futures.Future[_Outcome] = concurrent.futures.Future()
-        self.outcome.set_running_or_notify_cancel()  # who waits may be cancelled; that must not cancel the making
+        self.outcome.set_running_or_notify_cancel()  # cancelling a waiter must not cancel the creation
 
 
 class _Shelf:
@@ -63,7 +63,7 @@ class _Shelf:
         self._entries: dict[Hashable, _Entry] = {}
 
     def take(self, key: Hashable, resource: ResourceDescriptor) -> tuple[_Entry, bool]:
-        """The entry, and whether the caller is to make its value."""
+        """The entry, and whether the caller has to create its value."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
@@ -72,14 +72,14 @@ class _Shelf:
             return entry, True
 
     def end(self, key: Hashable, entry: _Entry, outcome: _Outcome) -> None:
-        """Say what came of making it; only a value is kept."""
+        """Report the outcome of creating it; only a value is kept."""
         if not isinstance(outcome, _Value):
             with self._lock:
                 del self._entries[key]
         entry.outcome.set_result(outcome)
 
     def made(self) -> Iterator[tuple[ResourceDescriptor, Any]]:
-        """What is kept."""
+        """The values that are kept."""
         with self._lock:
             entries = list(self._entries.values())
         for entry in entries:
@@ -89,14 +89,14 @@ class _Shelf:
 
 @dataclass(slots=True)
 class _Process:
-    """What belongs to one process: values that any loop may use, and values of one loop each."""
+    """The values of one process: those that any loop may use, and those of each loop."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     shared: _Shelf = field(default_factory=_Shelf)
     of_loops: dict[asyncio.AbstractEventLoop, _Shelf] = field(default_factory=dict)
 
     def of_loop(self, loop: asyncio.AbstractEventLoop) -> _Shelf:
-        """The shelf of a loop; those of closed loops go."""
+        """The values of a loop; those of closed loops are removed."""
         with self.lock:
             if loop not in self.of_loops:
                 self.of_loops = {each: shelf for each, shelf in self.of_loops.items() if not each.is_closed()}
@@ -105,17 +105,17 @@ class _Process:
 
 
 class _AtOnce:
-    """Awaitable, and done already."""
+    """An awaitable that is already done."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()
 
 
 class ResourceManager:
-    """Keeps the resources of a workflow instance; several instances given the same manager share them.
+    """Keeps the resources of a workflow instance; instances that get the same manager share them.
 
-    A worker's instance has one for as long as the worker lives. Values are kept for each process: a forked pool child
-    makes its own and never uses what its parent made. What `set` was given is used as it is, in children, too.
+    A worker's instance has one manager for the lifetime of the worker. Values are kept per process: a forked pool child
+    creates its own and never uses those of its parent. Values passed to `set` are used as they are, in children too.
     """
 
     def __init__(self) -> None:
@@ -125,36 +125,36 @@ class ResourceManager:
         self._processes: dict[int, _Process] = {}
 
     def set(self, name: str, val: Any) -> Awaitable[None]:
-        """Use this value wherever a resource of that name is asked for; its factory is not called. For test doubles.
+        """Use this value for every resource of that name; its factory is not called. For test doubles.
 
-        It is done at once and may be awaited or not. Do it before the first step runs: what has been made of the
-        resource by then is kept.
+        Takes effect at once; awaiting is optional. Call it before the first step runs: values created with the resource
+        before that are kept.
 
         Args:
-            name: Of a factory, its `__qualname__`; what is in front of `<locals>.` may be left out. Two factories with
-                that name both get the value, unless the module is put in front: `shop.clients.get_client`. Of a
-                `ResourceConfig`, the file as written, with a dot and the selector if it has one.
+            name: For a factory, its `__qualname__`, without the part up to `<locals>.` if you like. Two factories with
+                that name both get the value, unless the name includes the module: `shop.clients.get_client`. For a
+                `ResourceConfig`, the file as written, plus a dot and the selector if it has one.
             val: The value.
         """
         self._given = self._given | {name: val}
         return _AtOnce()
 
     async def get(self, resource: ResourceDescriptor, type: Any = Any) -> Any:
-        """The value of a `Resource` or `ResourceConfig`, made if need be, on the running event loop.
+        """The value of a `Resource` or `ResourceConfig`, created on the running event loop if necessary.
 
         Args:
             resource: The same factory as in a step's annotation gives the same value.
-            type: For a `ResourceConfig`: what it is to become.
+            type: For a `ResourceConfig`, the type that it is validated as.
 
         Raises:
-            ValueError: The resource's dependencies go in a circle.
+            ValueError: The resource's dependencies are circular.
             Exception: Whatever the factory raises.
         """
         definition = ResourceDefinition(resource.name, type, resource)
         return (await self.values([definition], asyncio.to_thread))[definition.name]
 
     def get_all(self) -> dict[str, Any]:
-        """What is there in this process, by name; a name that two factories share goes to one of them."""
+        """The values in this process, by name; if two factories share a name, one of them has it."""
         process = self._process()
         with process.lock:
             shelves = [process.shared, *process.of_loops.values()]
@@ -162,26 +162,26 @@ class ResourceManager:
         return {resource.name: value for resource, value in made} | self._given
 
     async def values(self, definitions: Sequence[ResourceDefinition], call_plain: CallPlain) -> dict[str, Any]:
-        """The values of `definitions` by name, made if need be; coroutines are awaited on the running loop.
+        """The values of `definitions` by name, created if necessary; coroutines are awaited on the running loop.
 
         Args:
-            definitions: The parameters of one step; resources that are not kept are made once for them together.
+            definitions: The parameters of one step; resources that are not kept are created once for all of them.
             call_plain: Calls plain factories.
 
         Raises:
-            ValueError: The resources' dependencies go in a circle.
+            ValueError: The resources' dependencies are circular.
             Exception: Whatever a factory raises.
         """
         return await _Scope(self._given, self._process(), call_plain).values(definitions)
 
     def _process(self) -> _Process:
-        # Neither a lock, which a fork may copy in its locked state; setdefault is atomic.
+        # Not a lock, which a fork may copy in its locked state; setdefault is atomic.
         pid = os.getpid()
         return self._processes.get(pid) or self._processes.setdefault(pid, _Process())
 
 
 class _Scope:
-    """One execution of a step: what is not kept is made once for it."""
+    """One execution of a step: resources that are not kept are created once for it."""
 
     def __init__(self, given: dict[str, Any], process: _Process, call_plain: CallPlain) -> None:
         self._given, self._process, self._call_plain = given, process, call_plain
@@ -198,7 +198,7 @@ class _Scope:
         for name in resource.names if self._given else ():
             if name in self._given:
                 return self._given[name]
-        # Circles are refused here, before anything is made: in the middle, two of them would wait for each other.
+        # Circles are refused here, before anything is created: otherwise two creations would wait for each other.
         needs_loop = resource.needs_loop
         key = resource.key(definition.type)
         if not resource.cache:
@@ -216,7 +216,7 @@ class _Scope:
                 case _Value(value):
                     return value
                 case _Failure() as failure:
-                    # It has just failed for somebody else; asking again would make one outage as many waits as steps.
+                    # It has just failed for another step; trying again would make each step wait for the same outage.
                     raise failure.error
 
     async def _made_for_all(self, definition: ResourceDefinition, shelf: _Shelf, key: Hashable, entry: _Entry) -> Any:

@@ -1,7 +1,7 @@
-"""`Resource`: what a step is given besides events, made by a factory in the process that executes the step.
+"""`Resource`: what a step receives besides events, created by a factory in the process that executes the step.
 
-Here is what can be said of resources without making any: what they are called, what they need, whether that goes in a
-circle. `resource_manager.py` makes and keeps them.
+This module only describes resources: their names, their dependencies, and whether those are circular. `resolution.py`
+creates and keeps the values.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ..steps.signature import ResourceDefinition, ResourceMarker, injected
 
 
 class ResourceDescriptor(ResourceMarker):
-    """What `Resource` and `ResourceConfig` have in common, and all that is needed to make one.
+    """What `Resource` and `ResourceConfig` have in common, and all that is needed to create a value.
 
     Attributes:
-        name: What it is called in messages and by `ResourceManager.set`.
+        name: Its name in messages and for `ResourceManager.set`.
         cache: Whether its value is kept.
-        is_async: Whether `make` gives a coroutine.
+        is_async: Whether `make` returns a coroutine.
     """
 
     name: str
@@ -37,20 +37,20 @@ class ResourceDescriptor(ResourceMarker):
 
     @property
     def dependencies(self) -> tuple[ResourceDefinition, ...]:
-        """What has to be made before it and passed to `make`."""
+        """The resources that must be created before it and passed to `make`."""
         return ()
 
     @property
     def needs_loop(self) -> bool:
-        """Whether its value belongs to one event loop: it, or something that it is made of, is made by a coroutine.
+        """Whether its value belongs to one event loop: its factory, or that of a dependency, is a coroutine function.
 
         Raises:
-            ValueError: Its dependencies go in a circle.
+            ValueError: Its dependencies are circular.
         """
         return False
 
     def key(self, type: Any) -> Hashable:
-        """What tells its value from others.
+        """The identity of its value: equal keys share one value.
 
         Args:
             type: The annotated type of the parameter.
@@ -68,21 +68,21 @@ class ResourceDescriptor(ResourceMarker):
 
 
 class Resource(ResourceDescriptor):
-    """In `Annotated[T, Resource(factory)]`: the parameter is given what the factory makes.
+    """In `Annotated[T, Resource(factory)]`: the parameter receives the value that the factory returns.
 
-    The factory is called in the process that executes the step, when a step first asks. Its value is kept by the
-    `ResourceManager` of the worker's workflow instance, over steps and runs, and given to every step that names the
-    same factory. A plain factory is called in a thread, never on an event loop; its value is kept for the process. An
-    `async def` factory is awaited on the loop that the run's async steps have, and its value, as everything made of
-    it, is kept for that loop: it may hold what belongs to a loop.
+    The factory is called in the process that executes the step, when a step first needs it. The `ResourceManager` of
+    the worker's workflow instance keeps its value across steps and runs, for every step that names the same factory.
+    A plain factory is called in a thread, never on an event loop; its value is kept for the process. An `async def`
+    factory is awaited on the loop of the run's async steps. Its value, and everything created from it, is kept for
+    that loop, because it may hold objects that belong to a loop.
 
-    A factory that raises fails the attempt of the step; the retry policy decides, and the next attempt calls the
-    factory again.
+    A factory that raises fails the attempt of the step. The retry policy decides; the next attempt calls the factory
+    again.
 
     Args:
-        factory: A function, coroutine function, class or other callable. Its own parameters have defaults or are
-            resources in turn.
-        cache: Keep the value. False makes one for each execution of a step, shared by all that the execution needs.
+        factory: A function, coroutine function, class or other callable. Its own parameters need a default or must be
+            resources themselves.
+        cache: Keep the value. False creates one for each execution of a step, shared within that execution.
 
     Raises:
         TypeError: `factory` is not callable.
@@ -98,7 +98,7 @@ class Resource(ResourceDescriptor):
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(type(function), "__call__", None)  # noqa: B004  # the function is wanted, not whether there is one
         )
-        # Read when first asked for: two factories that need each other can be written, and must not be read for ever.
+        # Read on first use: factories may depend on each other, and reading those at once would never end.
         self._dependencies: tuple[ResourceDefinition, ...] | None = None
         self._names: Mapping[str, Any] = {}
         if _parameters(factory):
@@ -107,7 +107,7 @@ class Resource(ResourceDescriptor):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The factory's qualified name, with its module, without, and without the functions around it."""
+        """The factory's qualified name: with its module, without it, and without enclosing functions."""
         module = getattr(_unwrapped(self.factory), "__module__", None) or type(self.factory).__module__
         return tuple(dict.fromkeys([f"{module}.{self.name}", self.name, self.name.rpartition("<locals>.")[2]]))
 
@@ -116,8 +116,8 @@ class Resource(ResourceDescriptor):
         """The factory's own resources.
 
         Raises:
-            WorkflowValidationError: The factory has a parameter that nobody would pass, or an annotation of it cannot
-                be resolved.
+            WorkflowValidationError: The factory has a parameter for which there is no value, or an annotation of it
+                cannot be resolved.
         """
         names, found = self._names, self._dependencies  # in this order: another thread sets them the other way round
         if found is None:
@@ -135,7 +135,7 @@ class Resource(ResourceDescriptor):
         return self._needs_loop
 
     def key(self, type: Any) -> Hashable:
-        """The factory itself: two of the same name are two."""
+        """The factory itself: two factories of one name are different."""
         try:
             hash(self.factory)
         except TypeError:
@@ -146,7 +146,7 @@ class Resource(ResourceDescriptor):
         """Call the factory.
 
         Raises:
-            TypeError: A plain factory gave a coroutine.
+            TypeError: A plain factory returned a coroutine.
         """
         made = self.factory(**arguments)
         if inspect.iscoroutine(made) and not self.is_async:
@@ -166,10 +166,10 @@ def descriptor(definition: ResourceDefinition) -> ResourceDescriptor:
 def walk(
     definition: ResourceDefinition, above: tuple[ResourceDefinition, ...] = ()
 ) -> Iterator[tuple[ResourceDefinition, ...]]:
-    """All that is needed to make a resource: for each the way to it, itself last.
+    """All dependencies of a resource: for each the path to it, itself last.
 
     Raises:
-        ValueError: The dependencies go in a circle.
+        ValueError: The dependencies are circular.
         WorkflowValidationError: As from `Resource.dependencies`.
     """
     resource = descriptor(definition)
@@ -196,7 +196,7 @@ def _unwrapped(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _annotated(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """The function whose annotations say what the factory takes."""
+    """The function whose annotations describe the factory's parameters."""
     function = _unwrapped(factory)
     if isinstance(function, type):
         return cast(Callable[..., Any], function.__init__)  # type: ignore[misc]  # it is only read
@@ -223,7 +223,7 @@ def _dependencies(factory: Callable[..., Any], names: Mapping[str, Any]) -> tupl
     except WorkflowValidationError:
         if required:
             raise
-        return ()  # somebody else's class, whose types are imported for type checkers only, can do without
+        return ()  # no parameter is required: a third-party class may import its types for type checkers only
     found = {
         name: injected(name, hints[name]) for name in (parameter.name for parameter in parameters) if name in hints
     }

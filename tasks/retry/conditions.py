@@ -1,6 +1,6 @@
 """Which failures a step retries: conditions, combined with `|` and `&`.
 
-What they decide is tenacity's, except that `match=` searches the whole message and not only its beginning.
+They decide as tenacity's do, except that `match=` searches the whole message and not only its beginning.
 """
 
 from __future__ import annotations

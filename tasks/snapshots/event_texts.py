@@ -1,4 +1,4 @@
-"""What reading and writing of snapshots share: events as text, and the digest by which damage is detected."""
+"""Shared by reading and writing of snapshots: events as text, and the digest that detects damage."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..events.codec import EventRegistry, decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, event_name
 from ..events.serializers import BaseSerializer, JsonSerializer
 
-#: Version of what is under the key `umbel`.
+#: Version of the content of the key `umbel`.
 FORMAT = 1
 
 _LIMITS = Settings()
 
-#: Stands for the input of a fan-in, whose events are in its release payload.
+#: The input of a fan-in, whose events are in its release payload.
 RELEASE = encode_event(CollectionReleaseEvent(events=[], stream_id=""), _LIMITS)
 
 
 class EventTexts:
-    """Events as a serializer's text, and back."""
+    """Writes events as a serializer's text and reads them."""
 
     def __init__(self, serializer: BaseSerializer, registry: EventRegistry, only: frozenset[str] | None = None) -> None:
         """Args:
-        serializer: Writes and reads them.
+        serializer: Writes and reads the events.
         registry: The classes of stored events.
-        only: Wire names of the classes that may be read, besides umbel's plain ones; None for all.
+        only: Wire names of the classes that may be read, in addition to umbel's plain ones; None for all.
         """
         self.serializer, self.registry, self._only = serializer, registry, only
 
@@ -46,7 +46,7 @@ class EventTexts:
         return self.serializer.serialize(decode_event(event, self.registry))
 
     def read(self, text: str, where: str) -> Envelope:
-        """The event of a text.
+        """Read an event from its text.
 
         Raises:
             ContextSerdeError: It is not an event, or its class is not available here; the text names `where`.
@@ -64,7 +64,7 @@ class EventTexts:
         """Refuse an event class that must not come from outside.
 
         Raises:
-            ContextSerdeError: It is not among those that may be read.
+            ContextSerdeError: It is not one of the classes that may be read.
         """
         if self._only is not None and name not in self._only:
             raise ContextSerdeError(

@@ -1,6 +1,6 @@
-"""Snapshots from JSON: the inverse of `writing.py`, also for what older versions and other libraries wrote.
+"""Snapshots from JSON: the inverse of `writing.py`, also for those of older versions and other libraries.
 
-A snapshot that another library wrote has nothing under `umbel`, and only its common shape is read: a step that waits is
+A snapshot of another library has nothing under `umbel`, and only its common shape is read. A step that waits is
 executed again from the start, and finds an answer that has already arrived in the inbox.
 """
 
@@ -35,11 +35,10 @@ from .versions import load_snapshot
 
 
 def checked(data: Any, workflow: str) -> Snapshot:
-    """A snapshot's shape, after checking that it is intact, of this workflow and of a version that can be read.
+    """A snapshot's shape, after checking that it is intact, belongs to this workflow and has a readable version.
 
     Raises:
-        ContextSerdeError: It is damaged, of another workflow, newer than this version of umbel, or not a snapshot at
-            all.
+        ContextSerdeError: It is damaged, of another workflow, newer than this version of umbel, or not a snapshot.
     """
     shape = load_snapshot(data)
     about = data.get("umbel")
@@ -74,8 +73,8 @@ def read(shape: Snapshot, plan: Plan, texts: EventTexts) -> RunSnapshot:
     """The live state that a snapshot holds, without its state store.
 
     Raises:
-        ContextSerdeError: Work for a step that the workflow does not have, an event that cannot be read, a work item
-            in a fan-out that the snapshot does not hold.
+        ContextSerdeError: It has work for a step that the workflow does not have, an event that cannot be read, or a
+            work item in a fan-out that it does not contain.
     """
     if not shape.is_running:
         return RunSnapshot(workflow=plan.workflow, status="completed")
@@ -83,7 +82,7 @@ def read(shape: Snapshot, plan: Plan, texts: EventTexts) -> RunSnapshot:
 
 
 def _is_ours(shape: Snapshot) -> bool:
-    """Whether umbel has added something to a part of it."""
+    """Whether umbel has added something to any part of it."""
     parts: list[BaseModel] = [*shape.workers.values(), *shape.streams.values()]
     for worker in shape.workers.values():
         parts += [*worker.queue, *worker.in_progress, *worker.collected_waiters]
@@ -135,7 +134,7 @@ class _Reader:
                 answer = None if waiter.resolved_event is None else self._event(waiter.resolved_event, name)
                 answers.setdefault(waiter.work_item_id or "", {})[waiter.waiter_id] = answer
             elif waiter.resolved_event is not None:
-                # Another library names its waiters differently, so the answer goes where a new waiter looks first.
+                # Another library names its waiters differently: the inbox is where a new waiter looks first.
                 self.inbox.append(self._event(waiter.resolved_event, name))
         for attempt in attempts:
             self.items.append(self._item(name, attempt, answers))

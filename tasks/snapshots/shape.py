@@ -1,6 +1,6 @@
 """What a snapshot of a context contains: version 2, as LlamaIndex Workflows writes it.
 
-Every *event* below is text that a serializer made of one event. Where the format allows it, umbel adds a key of its
+Every *event* below is a text that a serializer made from one event. Where the format allows it, umbel adds a key of its
 own, `umbel`; unknown keys are kept.
 
 Instants are seconds since 1970. A *scope path* names the open fan-outs around an event, the innermost last.
@@ -12,15 +12,15 @@ How the parts fit together:
   again, with the same `work_item_id`, and the waiter keeps the answer until the step has finished.
 * An open fan-out is an `OpenStream`, under its id in `streams`. Its `open_work_items` counts the attempts
   and unresolved waiters whose scope path ends with it, and for each open stream directly inside it the bindings of that
-  stream which have not been released yet. At 0 it closes, and all its bindings fire that have not fired.
-* Which step gathers what is a *binding*: `source->target:module.A,module.B:All:nearest`, with `Take(3)` in the place of
+  stream that are not yet released. At 0 it closes, and all its bindings fire that have not fired.
+* A *binding* says which step gathers what: `source->target:module.A,module.B:All:nearest`, with `Take(3)` instead of
   `All` for a step that takes the first three. It follows from the signatures alone.
 * What a binding has gathered of a stream so far is a `Gathering`, under `stream_id:binding_id` in
   `collection_release_states`, from its first event on.
 * What it has released is a `Release`, next to the event of the attempt that the gathering step is called with. It is
-  authoritative: the attempt's `event` is built from it again.
-* `static_collect_events` are the events of a step with several event parameters that make no complete set yet: as
-  they arrived, without the parameter they are for. Of a complete set the first event for each parameter is taken.
+  authoritative: the attempt's `event` is rebuilt from it.
+* `static_collect_events` are events of a step with several event parameters that do not form a complete set yet: in
+  order of arrival, without the parameter they are for. A complete set takes the first event for each parameter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
-#: The version that is described here, and written.
+#: The version that is described here and written.
 VERSION = 2
 
 
@@ -40,7 +40,7 @@ class Release(BaseModel):
         binding_id: Which fan-out step's events it gathers, and how.
         stream_id: The fan-out they come from.
         events: The events in order of arrival.
-        output_scope_path: The scope path of what the step returns: that of the stream itself.
+        output_scope_path: The scope path of what the step returns, which is that of the stream itself.
     """
 
     binding_id: str
@@ -53,16 +53,16 @@ class Attempt(BaseModel):
     """One event that a step will be called with, or is being called with.
 
     Attributes:
-        event: What the step is called with; of several event parameters the one that completed the set.
+        event: The step's input; with several event parameters the event that completed the set.
         bound_events: The whole set, by parameter. None for a step with one event parameter.
         attempts: Failures so far: 0 on the first attempt.
         first_attempt_at: When it was first called.
-        last_exception: What it raised last: `{"exception_type": "module.Class", "exception_message": …}`.
-        last_failed_at: When.
-        recovery_counts: How often each `@catch_error` step took over before, by its name.
+        last_exception: The latest failure: `{"exception_type": "module.Class", "exception_message": …}`.
+        last_failed_at: When that was.
+        recovery_counts: How often each `@catch_error` step has handled a failure so far, by its name.
         not_before: When a delayed retry is due.
         scope_path: The fan-outs around it.
-        collection_release_payload: For a step that gathers: what it is called with.
+        collection_release_payload: For a step that gathers: its input.
         work_item_id: Equal in all attempts of one work item. None in older snapshots.
     """
 
@@ -84,16 +84,16 @@ class Attempt(BaseModel):
 class Waiter(BaseModel):
     """A work item that waits, or has waited, in `wait_for_event`.
 
-    The timeout is not written, and neither are the requirements: a waiter that has some is created again by calling its
-    step again.
+    The timeout is not written, and neither are the requirements: a waiter with requirements is created again by calling
+    its step again.
 
     Attributes:
         waiter_id: Names the wait within its step.
-        event: What the step was called with.
+        event: The input of the step.
         bound_events: As in `Attempt`.
         waiting_for_event: The class it waits for, as `module.Class`.
         has_requirements: Whether only some events of this class are accepted.
-        resolved_event: What arrived; None as long as it waits.
+        resolved_event: The event that arrived; None while it waits.
         scope_path: As in `Attempt`.
         collection_release_payload: As in `Attempt`.
         work_item_id: As in `Attempt`.
@@ -114,7 +114,7 @@ class Waiter(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_requirements(cls, value: Any) -> Any:
-        """Older snapshots have the requirements themselves."""
+        """Older snapshots contain the requirements themselves."""
         if isinstance(value, dict) and "requirements" in value:
             value = dict(value)
             value["has_requirements"] = bool(value.pop("requirements")) or value.get("has_requirements", False)
@@ -129,7 +129,7 @@ class StepSnapshot(BaseModel):
         in_progress: Being executed.
         collected_events: What `collect_events` has gathered, by buffer id, in order of arrival.
         static_collect_events: Events of incomplete sets, for a step with several event parameters.
-        collected_waiters: Its waits.
+        collected_waiters: The step's waits.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -142,11 +142,11 @@ class StepSnapshot(BaseModel):
 
 
 class Delivery(BaseModel):
-    """An event that was sent and has not reached its steps yet. umbel itself writes none: sending delivers.
+    """An event that was sent and has not reached its steps yet. umbel writes none: its sends deliver at once.
 
     Attributes:
-        event: What was sent.
-        step_id: The only step it is for; None for all that take it.
+        event: The event that was sent.
+        step_id: The only step it is for; None for all that accept it.
         recovery_counts: As in `Attempt`.
         scope_path: As in `Attempt`.
     """
@@ -166,7 +166,7 @@ class OpenStream(BaseModel):
         stream_id: Its id.
         source_step: The step that returned the list.
         scope_path: The fan-outs around it, without itself.
-        open_work_items: What must end before it closes; see above.
+        open_work_items: Number of items that must end before it closes; see above.
         accepting_binding_ids: The bindings whose source is `source_step`.
     """
 
@@ -186,7 +186,7 @@ class Gathering(BaseModel):
         binding_id: The binding.
         stream_id: The stream.
         buffer: The events in order of arrival.
-        released: Whether it has fired before the stream closed; then it gathers nothing more.
+        released: Whether it fired before the stream closed; then it gathers no more events.
     """
 
     binding_id: str
@@ -202,7 +202,7 @@ class StatePart(BaseModel):
         store_type: `in_memory`: the data is here. Other types name a place that only their own store can read.
         state_type: Name of the state's class. Informational: the data names its class itself.
         state_module: Its module.
-        state_data: Of a `DictState` `{"_data": {key: text}}`, of a state model one text; all by the serializer.
+        state_data: For a `DictState` `{"_data": {key: text}}`, for a state model one text; the serializer writes each.
     """
 
     store_type: str = "in_memory"
@@ -218,10 +218,10 @@ class Snapshot(BaseModel):
         version: 2.
         state: None (written as `{}`) if it is unknown.
         is_running: Whether a run continues from here. If not, the next run begins with a start event.
-        workers: By the name of the step. A step that is missing has no unfinished work.
-        stream_seq: Fan-outs so far; their ids come from it.
-        work_item_seq: Work items so far; their ids come from it.
-        deliveries: Sent events on their way.
+        workers: Unfinished work by step name. A missing step has none.
+        stream_seq: Number of fan-outs so far; their ids derive from it.
+        work_item_seq: Number of work items so far; their ids derive from it.
+        deliveries: Sent events that are still being delivered.
         streams: Open fan-outs by their ids.
         collection_release_states: By `stream_id:binding_id`.
         elapsed_alive: Seconds of its time limit that the run has used up.

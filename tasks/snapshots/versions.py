@@ -1,8 +1,8 @@
 """Snapshots of older versions, converted to the shape of `shape.py`.
 
-* Version 2 is that shape.
+* Version 2 has that shape.
 * Version 1 has only the events of work in progress, and no fan-outs. Its waiters may have `requirements`.
-* Version 0, which has no version number, is lists of events as JSON texts inside the JSON:
+* Version 0, which has no version number, consists of lists of events as JSON texts inside the JSON:
   `queues` (by step, or by the id of a waiter), `in_progress` and `event_buffers` (by step and class). Waiters, attempts
   and what the stream has already shown (`streaming_queue`, `broker_log`, `accepted_events`) are dropped.
 """
@@ -36,7 +36,7 @@ def load_snapshot(data: Mapping[str, Any]) -> Snapshot:
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, as a dict whose entries are not validated yet.
+    """The snapshot as a dict in the current version; its entries are not validated yet.
 
     Raises:
         ContextSerdeError: As in `load_snapshot`, for the version and the structure of older versions.
@@ -70,7 +70,7 @@ def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 1 as version 2: what was in progress becomes first attempts."""
+    """Version 1 as version 2: work in progress becomes first attempts."""
     workers: dict[str, Any] = {}
     for step, worker in _dict(data, "workers").items():
         if not isinstance(worker, Mapping):
@@ -84,7 +84,7 @@ def from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_version_0(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 0 as version 1: what was in progress is queued, before what was queued already."""
+    """Version 0 as version 1: work in progress is queued ahead of what was queued already."""
     queues, in_progress, buffers = (_dict(data, name) for name in ("queues", "in_progress", "event_buffers"))
     waiters = set(_list(data, "waiting_ids"))
     workers = {
@@ -115,7 +115,7 @@ def _queue(queues: Mapping[str, Any], step: str) -> list[Any]:
 
 
 def _collected(buffers: Mapping[str, Any], step: str) -> dict[str, list[Any]]:
-    """All of a step's buffers as the default one: their ids were not kept."""
+    """All of a step's buffers, merged into the default one: version 0 did not keep their ids."""
     by_class = _dict(buffers, step, "event_buffers.")
     place = f"event_buffers.{step}."
     events = [event for name in by_class for event in _list(by_class, name, place)]

@@ -1,5 +1,6 @@
-"""Snapshots as JSON, in the shape that LlamaIndex Workflows calls version 2 (`shape.py`). What that shape has no place
-for is written under keys called `umbel`; `reading.py` is the inverse.
+"""Snapshots as JSON, in the shape that LlamaIndex Workflows calls version 2 (`shape.py`).
+
+Data that the shape has no field for is written under keys called `umbel`; `reading.py` is the inverse.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ def written(snapshot: RunSnapshot, plan: Plan, state: Mapping[str, Any], texts: 
     """A snapshot as JSON.
 
     Args:
-        snapshot: What was taken.
-        plan: Of its run.
-        state: Its state as the state store writes it.
+        snapshot: The snapshot.
+        plan: The plan of its run.
+        state: Its state, as written by the state store.
         texts: Writes events.
 
     Raises:
@@ -115,7 +116,7 @@ class _Writer:
         }
 
     def _inputs(self, item: SavedItem) -> dict[str, Any]:
-        """A work item's events, its place in fan-outs, and its id."""
+        """A work item's events, its position in fan-outs, and its id."""
         texts = [self.texts.write(event) for event in item.events]
         release = None
         if item.fan_in is not None:

@@ -1,13 +1,13 @@
-"""What `ctx.store` does. Both its faces (`store.py`) use this; all of it is coroutines, for any event loop.
+"""The operations of `ctx.store`, as coroutines for any event loop. Both stores in `store.py` use them.
 
-Writers of one process queue up, so that Redis sees one of them at a time; writers of different processes meet in
+Writers of one process queue up, so that Redis sees one of them at a time; writers of different processes compete in
 Redis. `edit_state` takes the state's lock, because user code runs between reading and writing. `set` does not: it
-compares and sets the value it started from, which is one request less, holds up nobody and leaves nothing behind when
-its process dies. One that keeps losing that race takes the lock after all, so a slow writer gets through.
+compares and sets the value it started from, which saves a request, blocks nobody and leaves nothing behind if
+its process dies. A writer that keeps losing this race takes the lock in the end, so a slow writer gets through.
 
-A request that may change something is always waited for, also when its writer is cancelled meanwhile: whether it was
-applied is then known, and what has to be undone is undone. A coroutine that is dropped (`GeneratorExit`) can await
-nothing: it gives back its turn, and its lock expires.
+A request that may change something is always awaited, even if its writer is cancelled meanwhile, so that it is known
+whether it was applied and whether something must be undone. A coroutine that is dropped (`GeneratorExit`) cannot await
+anything: it gives up its turn, and its lock expires.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from .paths import Absent, assign, follow, split_path
 StateT = TypeVar("StateT", bound=BaseModel)
 T = TypeVar("T")
 
-#: Makes a change from what is stored; None is no change.
+#: Makes a change from the stored fields; None is no change.
 MakeChange: TypeAlias = Callable[[Mapping[str, bytes]], Change | None]
 
-#: How long a writer waits for one and the same edit to end.
+#: How long a writer waits for any single edit to end.
 PATIENCE_SECONDS = 60.0
-#: How often `set` tries without the lock.
+#: How many times `set` tries without the lock.
 OPTIMISTIC_TRIES = 8
-#: Pauses between two tries to get the lock, and the wait after which the next turn is reserved.
+#: Shortest and longest pause between attempts to get the lock, and the wait after which the next turn is reserved.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, RESERVE_SECONDS = 0.002, 0.05, 0.25
 
 
@@ -52,14 +52,14 @@ class StateBusy(WorkflowRuntimeError, TimeoutError):
 
 
 class StateEditLost(WorkflowRuntimeError):
-    """An edit's lock ran out before its block ended; nothing was written."""
+    """An edit's lock expired before its block ended and others have changed the state; nothing was written."""
 
 
 class CallUserCode(Protocol):
-    """Calls a function that may run code of the user's: validators and serializers of the state's classes."""
+    """Calls a function that may run user code: validators and serializers of the state's classes."""
 
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
-        """Call it where the user's code belongs; what it returns or raises."""
+        """Call the function where user code must run; return or raise what it does."""
         ...
 
 
@@ -72,7 +72,7 @@ class Edit(Generic[StateT]):
     """An edit in progress.
 
     Attributes:
-        raw: What it began with: top-level key -> JSON.
+        raw: The state at its beginning: top-level key -> JSON.
     """
 
     fields: StateFields[StateT]
@@ -93,7 +93,7 @@ class Edit(Generic[StateT]):
         return self.state
 
     def change(self) -> Change | None:
-        """What the user has changed. May call user code.
+        """What the user has changed; None if nothing. May call user code.
 
         Raises:
             UnserializableValue, PayloadTooLarge, pydantic.ValidationError: As `StateFields.difference`.
@@ -102,7 +102,7 @@ class Edit(Generic[StateT]):
 
 
 class _Waiting:
-    """How long one writer has been kept waiting by other processes."""
+    """How long one writer has been waiting for other processes."""
 
     def __init__(self) -> None:
         self.since = time.monotonic()
@@ -135,16 +135,16 @@ class StateAccess(Generic[StateT]):
         recorded: StateHash | None = None,
     ) -> None:
         """Args:
-        store: Where the run lives.
+        store: Where the run is stored.
         run_id: The run; its journal records every write.
         state_id: The state, which several runs may share.
-        state_class: What the workflow's steps declare, or `DictState`.
+        state_class: The class that the workflow's steps declare, or `DictState`.
         work: The attempt that writes; None for a caller outside of the run.
-        renewing: The same on a portal whose loop user code does not block: there the locks of edits are renewed, and
-            `to_dict` reads. By default `store`.
+        renewing: As `store`, on a portal whose loop user code does not block: it renews the locks of edits and
+            reads for `to_dict`. By default `store`.
         lock_seconds: How long an editor that died keeps others waiting.
-        patience_seconds: How long a writer waits for one and the same edit to end.
-        recorded: Stands for the state in Redis: what a journal says of it.
+        patience_seconds: How long a writer waits for any single edit to end.
+        recorded: Replaces the state in Redis: the state as a journal records it.
         """
         self.hash = recorded or StateHash(store, run_id, state_id, work, lock_seconds)
         self.portal = store.connection.portal
@@ -156,7 +156,7 @@ class StateAccess(Generic[StateT]):
         self._user_code: CallUserCode = _call_here
 
     def calling(self, user_code: CallUserCode) -> Self:
-        """The same for a caller whose code has to run elsewhere."""
+        """The same for a caller whose user code must run elsewhere."""
         other = copy.copy(self)
         other._user_code = user_code
         return other
@@ -164,7 +164,7 @@ class StateAccess(Generic[StateT]):
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def read(self, path: str) -> dict[str, bytes]:
-        """What `found` needs to know of what is stored."""
+        """The stored fields that `found` needs for this path."""
         segments = split_path(path)
         if not segments or not self.fields.is_dynamic(segments[0]):
             return await self._read_fields(None)
@@ -187,7 +187,7 @@ class StateAccess(Generic[StateT]):
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def set(self, path: str, value: Any) -> Coroutine[Any, Any, None]:
-        """See `StateStore.set`. What needs no request is done by the call itself, in the caller's thread."""
+        """See `StateStore.set`. The call itself checks and encodes where it can, in the caller's thread."""
         refuse_inside_edit(self.hash.key)
         segments = split_path(path)
         if not segments or segments[0] == CLASS_FIELD:
@@ -231,7 +231,7 @@ class StateAccess(Generic[StateT]):
         return self.fields.stored_class({} if name is None else {CLASS_FIELD: name})
 
     async def overwrite(self, change: Change, what: str) -> None:
-        """Write without regard to what is there; `what` says so in errors."""
+        """Write a change whatever is stored; `what` names the operation in errors."""
         ticket = await self._take_turn(what)
         try:
             await self._write(change, what)
@@ -239,7 +239,7 @@ class StateAccess(Generic[StateT]):
             self.queue.leave(ticket)
 
     async def _transform(self, key: str | None, make: MakeChange, what: str) -> None:
-        """Write what is made from one key (None: from all), as if nobody wrote in between."""
+        """Write a change made from one key (None: from all), atomically with the read."""
         ticket = await self._take_turn(what)
         try:
             for _ in range(OPTIMISTIC_TRIES):
@@ -274,7 +274,7 @@ class StateAccess(Generic[StateT]):
         return _only(key, await self.portal.run(self.hash.read(key)))
 
     async def _write(self, change: Change, what: str, expect: Mapping[str, bytes | None] | None = None) -> Written:
-        """Write without the lock, once nobody else holds it."""
+        """Write without taking the lock, as soon as nobody holds it."""
         waiting = _Waiting()
         while True:
             answer = await self.portal.finish(self.hash.write(change, expect=expect, reserve=waiting.long))
@@ -297,7 +297,7 @@ class StateAccess(Generic[StateT]):
         return Edit(self.fields, raw, token, self._renewal.begin(token), ticket, EditBlock(self.hash.key))
 
     async def close_edit(self, edit: Edit[StateT], change: Change | None) -> None:
-        """Write what was changed, and let the next one in."""
+        """Write what was changed, and let the next writer in."""
         if change is None:
             return await self.abandon_edit(edit)
         try:
@@ -311,7 +311,7 @@ class StateAccess(Generic[StateT]):
         return self.forget_edit(edit)  # the write has ended the lock
 
     async def abandon_edit(self, edit: Edit[StateT]) -> None:
-        """Discard what was changed, and let the next one in."""
+        """Discard what was changed, and let the next writer in."""
         edit.block.open = False
         edit.renewed.end()
         try:
@@ -320,9 +320,9 @@ class StateAccess(Generic[StateT]):
             self.queue.leave(edit.ticket)
 
     def forget_edit(self, edit: Edit[StateT]) -> None:
-        """Let the next one of this process in, and leave the lock alone.
+        """Let the next writer of this process in, and leave the lock alone.
 
-        An editor that can await nothing any more looks to other processes as if its process had died: the lock
+        The editor can no longer await anything. To other processes it looks as if its process had died: the lock
         expires.
         """
         edit.block.open = False
@@ -330,7 +330,7 @@ class StateAccess(Generic[StateT]):
         self.queue.leave(edit.ticket)
 
     async def _write_locked(self, change: Change, token: str, raw: Mapping[str, bytes], what: str) -> None:
-        """Write what was made from `raw` under a lock; should that have expired, only if nobody else wrote since."""
+        """Write a change made from `raw` under a lock; if the lock has expired, only if `raw` is still stored."""
         answer = await self.portal.finish(self.hash.write(change, lock=token))
         if answer == "lost":
             answer = await self._write(change, what, _expected(raw, change))
@@ -362,11 +362,11 @@ class StateAccess(Generic[StateT]):
         except GeneratorExit:
             raise
         except BaseException:
-            await self._unlock(token)  # it may have been granted all the same
+            await self._unlock(token)  # the lock may have been granted nevertheless
             raise
 
     async def _unlock(self, token: str) -> None:
-        with suppress(StoreUnavailable):  # the lock expires by itself; what led here matters more
+        with suppress(StoreUnavailable):  # the lock expires by itself; the original error matters more
             await self.portal.finish(self.hash.unlock(token))
 
     async def _give_way(self, held: Occupied, waiting: _Waiting, what: str) -> None:
@@ -388,7 +388,7 @@ class StateAccess(Generic[StateT]):
 
 
 def _expected(raw: Mapping[str, bytes], change: Change) -> dict[str, bytes | None]:
-    """What must still be stored for a change that was made from `raw`."""
+    """The stored values that a change made from `raw` depends on."""
     return {name: raw.get(name) for name in {*raw, *change.set}}
 
 

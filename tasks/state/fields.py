@@ -1,8 +1,8 @@
-"""States as the fields of a Redis hash, one JSON value per top-level key, and back.
+"""Converts states to the fields of a Redis hash, one JSON value per top-level key, and back.
 
-Declared fields are written as pydantic writes them where it reads them back equal, else by `exact_values`, tagged. The
-keys of a `DictState` have no declared type: values that JSON does not have are tagged with the name of their class,
-which is looked up among what is loaded already and never imported.
+Declared fields are written by pydantic if it reads them back as equal values, else by `exact_values`, tagged. The
+keys of a `DictState` have no declared type: values that JSON does not support are tagged with the name of their class.
+That class is looked up among the classes already loaded and never imported.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _log = logging.getLogger(__name__)
 
 StateT = TypeVar("StateT", bound=BaseModel)
 
-#: Field that names the state's class, when it is a subclass of the one that the workflow's steps declare.
+#: Field that names the state's class if it is a subclass of the one that the workflow's steps declare.
 CLASS_FIELD = ""
 
-#: Keys whose size was logged, and how many are remembered.
+#: Keys whose size was logged, and how many of them are remembered.
 _warned: set[str] = set()
 _MOST_WARNED = 1_000
 
@@ -51,21 +51,21 @@ _CLASS_BYTES = TAG_BYTES + b":true"
 
 
 class StateMismatch(WorkflowRuntimeError):
-    """A stored state no longer fits its class."""
+    """A stored state no longer matches its class."""
 
 
 class EditBlock:
-    """One `edit_state` block that the running code is inside of. Tasks started inside it are inside it too."""
+    """An `edit_state` block in which the current code runs. Tasks started inside the block also count as inside."""
 
     def __init__(self, state: Any) -> None:
         """Args:
-        state: What is edited; equal for the same state.
+        state: Identifies the edited state; equal for the same state.
         """
         self.state = state
         self.open = True
 
     def enter(self) -> None:
-        """Open it for the current context, and for tasks started from it."""
+        """Open the block for the current context, and for tasks started from it."""
         _blocks.set((*(block for block in _blocks.get() if block.open), self))
 
 
@@ -76,7 +76,7 @@ def refuse_inside_edit(state: Any) -> None:
     """Refuse to write to a state that the caller is editing: the write would wait for the edit to end.
 
     Raises:
-        RuntimeError: This is called inside a block for the same state.
+        RuntimeError: The caller is inside a block for the same state.
     """
     if any(block.open and block.state == state for block in _blocks.get()):
         raise RuntimeError("writer called inside edit_state: mutate the yielded state instead")
@@ -89,14 +89,14 @@ class StateFields(Generic[StateT]):
         """Args:
         cls: The class that the workflow's steps declare.
         run_id: For errors.
-        settings: How large a value may be.
+        settings: Limits the size of a value.
         """
         self.cls = cls
         self.run_id = run_id
         self.settings = settings
 
     def is_dynamic(self, key: str) -> bool:
-        """Whether a top-level key stands for itself: it is no declared field of a model."""
+        """Whether a top-level key is a dynamic key of a `DictState`, not a declared field."""
         return issubclass(self.cls, DictState) and key not in self.cls.model_fields
 
     def stored_class(self, raw: Mapping[str, bytes]) -> type[StateT]:
@@ -107,11 +107,11 @@ class StateFields(Generic[StateT]):
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def load(self, raw: Mapping[str, bytes]) -> StateT:
-        """The state of these fields; what is not among them has its default.
+        """The state made from these fields; missing fields get their defaults.
 
         Raises:
-            ValueError: Nothing is stored and the class needs more than defaults.
-            StateMismatch: What is stored does not fit the class.
+            ValueError: Nothing is stored and a field has no default.
+            StateMismatch: The stored fields do not match the class.
         """
         try:
             return self._build(raw)
@@ -155,10 +155,10 @@ class StateFields(Generic[StateT]):
         return state
 
     def load_value(self, key: str, data: bytes) -> Any:
-        """The value of a dynamic key. A tagged value whose class is not loaded here is a plain dict.
+        """The value of a dynamic key. A tagged value whose class is not loaded here becomes a plain dict.
 
         Raises:
-            StateMismatch: A model in it no longer fits its class.
+            StateMismatch: A model in the value no longer matches its class.
         """
         try:
             return from_json_value(json.loads(data))
@@ -170,17 +170,17 @@ class StateFields(Generic[StateT]):
             ) from error
 
     def default(self, cls: type[StateT]) -> StateT:
-        """A state with nothing but defaults.
+        """A state in which every field has its default.
 
         Raises:
-            ValueError: Some field has none.
+            ValueError: A field has no default.
         """
         return default_state(cls)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def one_value(self, key: str, value: Any, how: str) -> Change:
-        """What puts a value under a dynamic key, whatever is there.
+        """The change that sets a dynamic key to a value.
 
         Raises:
             UnserializableValue: The value is neither JSON nor a pydantic model.
@@ -192,29 +192,29 @@ class StateFields(Generic[StateT]):
             raise self._unserializable(flaw) from flaw
 
     def whole(self, state: BaseModel, how: str) -> Change:
-        """What puts this state in the place of whatever is there.
+        """The change that replaces the whole stored state by this one.
 
         Raises:
             UnserializableValue, PayloadTooLarge: As in `one_value`, for any of its values.
-            pydantic.ValidationError: A field holds what its type forbids.
+            pydantic.ValidationError: A field holds a value that its type forbids.
         """
         return self._change(how, self._dump(state), replace=True)
 
     def difference(self, raw: Mapping[str, bytes], state: BaseModel, how: str) -> Change | None:
-        """What makes the state out of these fields; None when it is what they say.
+        """The change that turns the stored fields into this state; None if they are equal.
 
         Fields that the class does not know stay as they are.
 
         Raises:
-            UnserializableValue, PayloadTooLarge: As in `one_value`, for values that are new.
-            pydantic.ValidationError: A field holds what its type forbids.
+            UnserializableValue, PayloadTooLarge: As in `one_value`, for new values.
+            pydantic.ValidationError: A field holds a value that its type forbids.
             WorkflowRuntimeError: A changed value contains a model whose class is not loaded here.
         """
         fields = self._dump(state)
         if fields == raw:
             return None
-        # JSON may differ without a difference in value: another version of the class wrote it, or of umbel. Dynamic
-        # keys are independent of each other, so only those that differ are looked at twice.
+        # The JSON of equal values may differ if another version of the class or of umbel wrote it. Dynamic keys are
+        # independent of each other, so only those whose JSON differs are compared again.
         whole = bool(type(state).model_fields)
         before = self._dump(self.load({key: data for key, data in raw.items() if whole or fields.get(key) != data}))
         changed = {key: data for key, data in fields.items() if data not in (raw.get(key), before.get(key))}
@@ -239,7 +239,7 @@ class StateFields(Generic[StateT]):
         if type(state) is not self.cls:
             fields[CLASS_FIELD] = dump_json(qualified_name(type(state)))
         if type(state).model_fields and not runs_code(type(state)):
-            _refuse_misfits(state)  # here rather than in the step that finds it
+            _refuse_misfits(state)  # now, rather than in a later step that reads the state
         return fields
 
     def _change(
@@ -254,7 +254,7 @@ class StateFields(Generic[StateT]):
         """Refuse to change a value that was read as a plain dict because its class is not loaded here.
 
         Raises:
-            WorkflowRuntimeError: It is one; writing it back would lose what class it is of.
+            WorkflowRuntimeError: The value is such a dict; writing it back would lose its class.
         """
         if data is not None and _CLASS_BYTES in data and (name := unloaded_class(json.loads(data))):
             raise WorkflowRuntimeError(
@@ -303,7 +303,7 @@ class StateFields(Generic[StateT]):
 
 
 def _exact_field(value: Any) -> tuple[Any, Any, str] | None:
-    """The JSON of a declared field that was written exactly, its mark, and the digest of its class."""
+    """For a declared field written by `exact_values`: its JSON, its marks and the digest of its class; else None."""
     more = value.get(MORE) if isinstance(value, dict) and value.get(TAG) is True else None
     if not isinstance(more, dict) or "v" not in more or value.get("qualified_name") != "":
         return None
@@ -311,7 +311,7 @@ def _exact_field(value: Any) -> tuple[Any, Any, str] | None:
 
 
 def _put_together(cls: type[StateT], exact: dict[str, Any], declared: dict[str, Any]) -> StateT | None:
-    """A state of fields that were written exactly, and others; None if a field without a default is missing."""
+    """A state made from exactly written and other fields; None if a field without a default is missing."""
     others = {key: read_by_field(cls, key, each) for key, each in declared.items() if key in cls.model_fields}
     extra = {key: from_json_value(each) for key, each in declared.items() if key not in cls.model_fields}
     fields = {}
@@ -329,7 +329,7 @@ def _refuse_misfits(state: BaseModel) -> None:
     """Refuse values that the types of their fields forbid.
 
     Raises:
-        pydantic.ValidationError: There is one.
+        pydantic.ValidationError: There is such a value.
     """
     cls, fields = type(state), {name: state.__dict__.get(name) for name in type(state).model_fields}
     if not plain_fields(cls).fit(state.__dict__):
@@ -348,10 +348,10 @@ def _encode(key: str, value: Any) -> bytes:
 
 
 def default_state(cls: type[StateT]) -> StateT:
-    """A state with nothing but defaults.
+    """A state in which every field has its default.
 
     Raises:
-        ValueError: Some field has none.
+        ValueError: A field has no default.
     """
     try:
         return cls()
@@ -360,10 +360,10 @@ def default_state(cls: type[StateT]) -> StateT:
 
 
 def check_replaceable(current: type[BaseModel], state: Any) -> bool:
-    """Whether a state may take the place of one of the class `current`; if not, it can be merged into it.
+    """Whether a state may replace one of the class `current`; if not, it can be merged into it.
 
     Raises:
-        ValueError: It can do neither.
+        ValueError: Neither is possible.
     """
     if isinstance(state, current):
         return True
@@ -375,7 +375,7 @@ def check_replaceable(current: type[BaseModel], state: Any) -> bool:
 
 
 def merge(state: BaseModel, other: BaseModel) -> None:
-    """Take over all fields of a state of a parent class."""
+    """Copy all fields of a state of a parent class into a state."""
     for key in type(other).model_fields:
         assign(state, [key], getattr(other, key))
     if isinstance(other, DictState):

@@ -1,4 +1,4 @@
-"""A state in this process alone: that of a context which has not run yet, and of programs that want no Redis."""
+"""A state in this process only: for a context that has not run yet, and for programs that do not use Redis."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ StateT = TypeVar("StateT", bound=BaseModel)
 class InMemoryStateStore(Generic[StateT]):
     """A state kept in memory, with the methods of `StateStore`.
 
-    It holds any Python values, and holds them by reference: what `get` returns, and what is inside the copy that
-    `get_state` returns, is the state itself. To change something use `set` or `edit_state` all the same: in a step
-    the state is in Redis, and everything is a copy.
+    It holds any Python values by reference: what `get` returns, and the values inside the copy that `get_state`
+    returns, are the state's own objects. Use `set` or `edit_state` for changes nevertheless: in a step the state is in
+    Redis, and everything is a copy.
 
     Belongs to one event loop at a time.
     """
 
     def __init__(self, initial_state: StateT) -> None:
         """Args:
-        initial_state: What it begins with; it is copied, the values in it are not.
+        initial_state: The initial state; it is copied, but the values in it are not.
         """
         self._begin(type(initial_state), _shallow_copy(initial_state))
 
@@ -44,8 +44,8 @@ class InMemoryStateStore(Generic[StateT]):
     def of_class(cls, state_class: type[StateT]) -> InMemoryStateStore[StateT]:
         """A store that begins with the defaults of a class.
 
-        One whose fields need more than defaults has no state until `set_state`; everything else is a `ValueError`
-        until then.
+        If a field has no default, the store has no state until `set_state` is called; until then most other methods
+        raise `ValueError`.
         """
         try:
             return cls(state_class())
@@ -62,14 +62,14 @@ class InMemoryStateStore(Generic[StateT]):
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def get(self, path: str, default: Any = ...) -> Any:
-        """The value at a path. Sees nothing of an open edit.
+        """The value at a path, without the changes of an open edit.
 
         Args:
             path: Dotted; `""` is the whole state.
-            default: What to return when nothing is there.
+            default: What to return if the path does not exist.
 
         Raises:
-            ValueError: Nothing is there and no default was given.
+            ValueError: The path does not exist and no default was given.
         """
         segments = split_path(path)
         if not segments:
@@ -86,21 +86,22 @@ class InMemoryStateStore(Generic[StateT]):
         return _shallow_copy(self.current_state())
 
     def current_state(self) -> StateT:
-        """The state itself, without waiting for anybody: for code that is not on an event loop.
+        """The state itself, without waiting for writers: for code that is not on an event loop.
 
         Raises:
-            ValueError: It has none, and its class needs more than defaults.
+            ValueError: There is no state, and a field of its class has no default.
         """
         return default_state(self._class) if self._state is None else self._state
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     async def set(self, path: str, value: Any) -> None:
-        """Put a value at a path, with a dict for each missing segment on the way.
+        """Set the value at a path, creating a dict for each missing segment before the last.
 
         Raises:
-            ValueError: The path is empty, or what is there cannot hold it; a typed field refuses the value.
-            RuntimeError: It was called inside an `edit_state` block for the same state.
+            ValueError: The path is empty, a value on it cannot hold the next segment, or a typed field refuses the
+                value.
+            RuntimeError: Called inside an `edit_state` block for the same state.
         """
         refuse_inside_edit(id(self))
         segments = split_path(path)
@@ -110,11 +111,11 @@ class InMemoryStateStore(Generic[StateT]):
             assign(self.current_state(), segments, value)
 
     async def set_state(self, state: BaseModel) -> None:
-        """Replace the whole state. One of a parent class replaces only the fields it has.
+        """Replace the whole state. A state of a parent class replaces only the fields it has.
 
         Raises:
-            ValueError: It is of an unrelated class.
-            RuntimeError: It was called inside an `edit_state` block for the same state.
+            ValueError: The new state is of an unrelated class.
+            RuntimeError: Called inside an `edit_state` block for the same state.
         """
         refuse_inside_edit(id(self))
         async with self._writing():
@@ -129,8 +130,8 @@ class InMemoryStateStore(Generic[StateT]):
         """Reset the state to the defaults of its class.
 
         Raises:
-            ValueError: Some field has no default.
-            RuntimeError: It was called inside an `edit_state` block for the same state.
+            ValueError: A field has no default.
+            RuntimeError: Called inside an `edit_state` block for the same state.
         """
         refuse_inside_edit(id(self))
         async with self._writing():
@@ -141,11 +142,11 @@ class InMemoryStateStore(Generic[StateT]):
         """Change the state while nobody else does: `async with store.edit_state() as state: state.n += 1`.
 
         The block gets a copy that shares nothing with the state, except what cannot be copied and fields with
-        `exclude=True`. At its end the copy becomes the state; if it raises, nothing changes. Readers see the state as
-        it was until then, writers wait.
+        `exclude=True`. At the end of the block the copy becomes the state; if the block raises, nothing changes. Until
+        then readers see the old state and writers wait.
 
         Raises:
-            RuntimeError: It was called inside such a block for the same state.
+            RuntimeError: Called inside such a block for the same state.
         """
         refuse_inside_edit(id(self))
         async with self._writing():
@@ -161,21 +162,21 @@ class InMemoryStateStore(Generic[StateT]):
     # -- other forms -----------------------------------------------------------------------------------------------
 
     def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
-        """The state as it stands in a snapshot; `{}` if it has none.
+        """The state in the form of a snapshot; `{}` if there is no state.
 
-        Of a `DictState` a key named `memory` is left out, with an `UnserializableKeyWarning`, if it cannot be written.
+        If the key `memory` of a `DictState` cannot be written, it is left out with an `UnserializableKeyWarning`.
 
         Args:
             serializer: Writes the values; None is JSON.
 
         Raises:
-            ValueError: A value cannot be written, naming its key.
+            ValueError: A value cannot be written; the message names its key.
         """
         return {} if self._state is None else dump_state(self._state, serializer)
 
     @classmethod
     def from_dict(cls, serialized_state: Mapping[str, Any], serializer: BaseSerializer | None = None) -> Self:
-        """The store that `to_dict` was called on. Nothing at all is an empty `DictState`.
+        """A store made from the result of `to_dict`. Empty data is an empty `DictState`.
 
         Raises:
             ContextSerdeError: The data are damaged, or the serializer cannot read them.
@@ -183,15 +184,15 @@ class InMemoryStateStore(Generic[StateT]):
         return cls(cast(StateT, load_state(serialized_state, serializer)))
 
     def to_fields(self, fields: StateFields[Any]) -> dict[str, bytes]:
-        """The state as it is stored in Redis: top-level key -> JSON; nothing if it has none.
+        """The state as it is stored in Redis: top-level key -> JSON; empty if there is no state.
 
         Args:
-            fields: Of the class that the workflow's steps declare; the state may be of another one.
+            fields: For the class that the workflow's steps declare; the state may be of another class.
 
         Raises:
-            UnserializableValue: A value is neither JSON nor a pydantic model, naming its key.
-            PayloadTooLarge: A value is larger than the settings allow, likewise.
-            pydantic.ValidationError: A field holds what its type forbids.
+            UnserializableValue: A value is neither JSON nor a pydantic model; the message names its key.
+            PayloadTooLarge: A value is larger than the settings allow; the message names its key.
+            pydantic.ValidationError: A field holds a value that its type forbids.
         """
         return {} if self._state is None else dict(fields.whole(self._state, "set_state").set)
 
@@ -201,7 +202,7 @@ class InMemoryStateStore(Generic[StateT]):
         self._class, self._state = type(state), state
 
     def _writing(self) -> asyncio.Lock:
-        """What one writer at a time holds. A lock belongs to the loop on which somebody waited for it."""
+        """The lock that one writer at a time holds. A lock belongs to the loop on which it was first awaited."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._lock.locked():
@@ -213,15 +214,15 @@ class InMemoryStateStore(Generic[StateT]):
 
 
 def _shallow_copy(state: StateT) -> StateT:
-    # Not state.model_copy(): a DictState may have a key of that name.
+    # Not state.model_copy(): a DictState may have a key with that name.
     return BaseModel.model_copy(state)
 
 
 def isolated_copy(state: StateT) -> StateT:
     """A copy that shares nothing that can be copied.
 
-    What cannot (a client, a lock) is shared, and so are fields with `exclude=True`; the dicts, lists and models around
-    it are still copied.
+    Objects that cannot be copied (a client, a lock) and fields with `exclude=True` are shared; the dicts, lists and
+    models around them are still copied.
     """
     excluded = (name for name, field in type(state).model_fields.items() if field.exclude)
     shared = {id(value): value for value in (getattr(state, name, None) for name in excluded)}
@@ -237,7 +238,7 @@ class _Copying:
         if id(value) in self._twins:
             return self._twins[id(value)]
         try:
-            # With a memo of its own: one of a copy that failed contains half-filled dicts.
+            # With a new memo each time: the memo of a failed copy contains half-filled dicts.
             twin = copy.deepcopy(value, dict(self._twins))
         except Exception:  # a user's __deepcopy__ may raise anything
             return self._by_parts(value)
@@ -245,7 +246,7 @@ class _Copying:
         return twin
 
     def _by_parts(self, value: Any) -> Any:
-        """Copy the containers, share what cannot be copied. Twins are known before they are filled: circles end."""
+        """Copy containers and share what cannot be copied. Twins are registered before they are filled, for cycles."""
         if type(value) is dict:
             twin: Any = {}
             self._twins[id(value)] = twin

@@ -1,6 +1,6 @@
 """Dotted paths into a state: `cart.items.0.price`.
 
-Each segment is looked up as a dict's key, else as a key of a model with dynamic data, a list's index, an attribute.
+Each segment is looked up as a dict's key, else as a key of a model with dynamic data, a list's index, or an attribute.
 A key that contains a dot cannot be addressed.
 """
 
@@ -15,19 +15,19 @@ from pydantic import BaseModel
 
 from ..values.dict_like_model import DictLikeModel
 
-#: Segments of one path.
+#: Most segments in one path.
 MAX_SEGMENTS = 1000
 
 
 class Absent(LookupError):
-    """Nothing is there."""
+    """There is no value at a path."""
 
 
 def split_path(path: str) -> list[str]:
-    """The segments of a path; none for `""`, which is the whole state.
+    """The segments of a path; none for `""`, the whole state.
 
     Raises:
-        ValueError: It has more than `MAX_SEGMENTS`.
+        ValueError: The path has more than `MAX_SEGMENTS`.
     """
     segments = path.split(".") if path else []
     if len(segments) > MAX_SEGMENTS:
@@ -39,10 +39,10 @@ def split_path(path: str) -> list[str]:
 
 
 def follow(value: Any, segments: Sequence[str]) -> Any:
-    """What is at the end of a path.
+    """The value at a path.
 
     Raises:
-        Absent: Some segment does not exist.
+        Absent: A segment does not exist.
     """
     for segment in segments:
         value = _child(value, segment)
@@ -50,12 +50,12 @@ def follow(value: Any, segments: Sequence[str]) -> Any:
 
 
 def assign(root: Any, segments: Sequence[str], value: Any) -> None:
-    """Put a value at the end of a path, with a dict for each segment that is missing on the way.
+    """Set the value at a path, creating a dict for each missing segment before the last.
 
     A field of a model is validated, whatever the model's configuration says about assignment.
 
     Raises:
-        ValueError: Something on the way cannot hold the next segment. pydantic's `ValidationError` is one.
+        ValueError: A value on the path cannot hold the next segment. pydantic's `ValidationError` is a `ValueError`.
     """
     holder = root
     for position, segment in enumerate(segments[:-1]):
@@ -63,7 +63,7 @@ def assign(root: Any, segments: Sequence[str], value: Any) -> None:
             holder = _child(holder, segment)
         except Absent:
             _put(holder, segment, {}, segments[: position + 1])
-            holder = _child(holder, segment)  # a model may have made something else of the dict
+            holder = _child(holder, segment)  # a model's validator may have replaced the dict
     _put(holder, segments[-1], value, segments)
 
 
@@ -80,7 +80,7 @@ def _child(holder: Any, segment: str) -> Any:
         child = getattr(holder, segment)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise Absent(segment) from error
-    if inspect.isroutine(child):  # a method is no part of the state
+    if inspect.isroutine(child):  # a method is not part of the state
         raise Absent(segment)
     return child
 
@@ -115,10 +115,10 @@ def _put_on_model(model: BaseModel, name: str, value: Any) -> None:
 
 
 def twin(value: Any) -> Any:
-    """A copy for validators of the user's to see: they may change what they look at, and have seen the value itself."""
+    """A copy for the user's validators, which may change their input; the value itself if it cannot be copied."""
     try:
         return deepcopy(value)
-    except Exception:  # what cannot be copied cannot be written either, except in a field that stays behind
+    except Exception:  # such a value cannot be written either, except in a field that is excluded from the JSON
         return value
 
 

@@ -1,4 +1,4 @@
-"""The state's part of a snapshot, and back; see `StatePart`."""
+"""Converts a state to its part of a snapshot and back; see `StatePart`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..values.dict_like_model import DictState
 from ..values.json_values import field_problems
 from .fields import CLASS_FIELD, StateFields
 
-#: Keys whose values ready-made workflows set, and which often cannot be written.
+#: Keys that ready-made workflows set, often to values that cannot be written.
 _MAY_STAY_BEHIND = ("memory",)
 
 _IN_MEMORY = "in_memory"
-#: Marks a state whose values are JSON and not JSON texts, as checkpoints of LlamaIndex Workflows are: `dict`, `model`.
+#: Marks a state whose values are JSON, not JSON texts, as in checkpoints of LlamaIndex Workflows: `dict` or `model`.
 _TREE = "_tree"
 _DICT_STATE_MODULE = "umbel.context.state_store"
 
 
 class UnserializableKeyWarning(UserWarning):
-    """A key of the state is not in the snapshot. It must be set again where the snapshot is loaded."""
+    """A key of the state is missing from the snapshot. Set it again after loading the snapshot."""
 
 
 def dump_state(state: BaseModel, serializer: BaseSerializer | None = None) -> dict[str, Any]:
-    """The state as it stands in a snapshot.
+    """The state in the form of a snapshot.
 
     A key named `memory` whose value cannot be written is left out, with an `UnserializableKeyWarning`.
 
@@ -40,7 +40,7 @@ def dump_state(state: BaseModel, serializer: BaseSerializer | None = None) -> di
         serializer: Writes the values; None is JSON.
 
     Raises:
-        ValueError: A value cannot be written, naming its key.
+        ValueError: A value cannot be written; the message names its key.
     """
     serializer = serializer or JsonSerializer()
     if not isinstance(state, DictState) or type(state).model_fields:
@@ -49,7 +49,7 @@ def dump_state(state: BaseModel, serializer: BaseSerializer | None = None) -> di
     for key, value in state.to_dict().items():
         try:
             values[key] = serializer.serialize(value)
-        except Exception as error:  # a serializer of the user's may raise anything
+        except Exception as error:  # a user-supplied serializer may raise anything
             if key not in _MAY_STAY_BEHIND:
                 raise ValueError(f"The state cannot be written: key {key!r}: {error}") from error
             warnings.warn(
@@ -64,7 +64,7 @@ def dump_state(state: BaseModel, serializer: BaseSerializer | None = None) -> di
 def dump_stored_state(
     fields: StateFields[Any], raw: Mapping[str, bytes], serializer: BaseSerializer | None = None
 ) -> dict[str, Any]:
-    """The same for a state as it is stored. `{}` when nothing is stored and the class needs more than defaults.
+    """The same for a stored state. `{}` if nothing is stored and a field of the class has no default.
 
     Args:
         fields: The class that the workflow declares.
@@ -73,11 +73,11 @@ def dump_stored_state(
 
     Raises:
         ValueError: As in `dump_state`.
-        StateMismatch: What is stored does not fit the class.
+        StateMismatch: The stored state does not match the class.
     """
     serializer = serializer or JsonSerializer()
     if type(serializer) is JsonSerializer and fields.stored_class(raw) is DictState:
-        # As it is, so that a model whose class is not loaded here stays what it is.
+        # The stored JSON unchanged, so that a model whose class is not loaded here keeps its class.
         return _part(DictState, {"_data": {key: data.decode() for key, data in raw.items() if key != CLASS_FIELD}})
     if not raw:
         try:
@@ -88,12 +88,12 @@ def dump_stored_state(
 
 
 def load_state(part: Mapping[str, Any] | None, serializer: BaseSerializer | None = None) -> BaseModel:
-    """The inverse of `dump_state`. Nothing at all is an empty `DictState`.
+    """The inverse of `dump_state`. Empty data is an empty `DictState`.
 
-    The data say themselves what they are; the names beside them are not looked at.
+    The data itself names its class; `state_type` and `state_module` are ignored.
 
     Raises:
-        ContextSerdeError: The data are elsewhere, or damaged; or the serializer cannot read them.
+        ContextSerdeError: The data is in another store or damaged, or the serializer cannot read it.
     """
     if not part:
         return DictState()
@@ -129,7 +129,7 @@ def _load_data(data: Any, serializer: BaseSerializer) -> BaseModel:
         for key, text in data["_data"].items():
             try:
                 state[key] = serializer.deserialize(text)
-            except Exception as error:  # a serializer of the user's may raise anything
+            except Exception as error:  # a user-supplied serializer may raise anything
                 raise UnreadableValue(f"Key {key!r} of the state in a snapshot cannot be read: {error}") from error
         return state
     if isinstance(data, dict) and (TAG in data or COMPONENT_TAG in data):
@@ -140,7 +140,7 @@ def _load_data(data: Any, serializer: BaseSerializer) -> BaseModel:
 def _load_model(text: str, serializer: BaseSerializer) -> BaseModel:
     try:
         state = serializer.deserialize(text)
-    except Exception as error:  # a serializer of the user's may raise anything
+    except Exception as error:  # a user-supplied serializer may raise anything
         raise UnreadableValue(f"The state in a snapshot cannot be read: {error}") from error
     if not isinstance(state, BaseModel):
         raise _no_state(state)
@@ -148,7 +148,7 @@ def _load_model(text: str, serializer: BaseSerializer) -> BaseModel:
 
 
 def _without_tree(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A state of which each value is JSON itself, as one of which each value is the JSON text."""
+    """A state whose values are JSON, converted to one whose values are JSON texts."""
     rest = {key: value for key, value in data.items() if key != _TREE}
     values = rest.get("_data")
     if data[_TREE] != "dict" or not isinstance(values, dict):

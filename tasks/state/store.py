@@ -1,8 +1,8 @@
 """`ctx.store`: the state that all steps of a run share, wherever they execute.
 
-Two faces of the same: `StateStore` for `async def` steps and callers, whose methods are awaited, and `SyncStateStore`
-for plain `def` steps, whose methods block. What they do is in `access.py`, how states are stored in `fields.py` and
-`orchestration/state/redis_hash.py`.
+There are two interfaces: `StateStore` for `async def` steps and callers, whose methods are awaited, and
+`SyncStateStore` for plain `def` steps, whose methods block. The operations are in `access.py`, the stored form in
+`fields.py` and `orchestration/state/redis_hash.py`.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class _Store(Generic[StateT]):
 
     @property
     def writes(self) -> int:
-        """How many writes Redis has answered."""
+        """How many writes Redis has confirmed."""
         return self.hash.writes
 
     def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
-        """The state as it stands in a snapshot, as of one instant; `InMemoryStateStore.from_dict` reads it.
+        """The state in the form of a snapshot, as of one instant; `InMemoryStateStore.from_dict` reads it.
 
-        Blocks for one request to Redis, also on an event loop.
+        Blocks for one request to Redis, even on an event loop.
 
         Args:
             serializer: Writes the values; None is JSON.
 
         Raises:
-            ValueError: The serializer cannot write a value, naming its key.
+            ValueError: The serializer cannot write a value; the message names its key.
             StoreUnavailable: Redis did not answer.
         """
         state = self._access.unblocked
@@ -63,39 +63,40 @@ class StateStore(_Store[StateT]):
     Paths are dotted: `cart.items.0.price`. The first segment is a top-level key of a `DictState` or a field of the
     state model. Values are JSON or pydantic models; live objects (clients, connections) belong in a `Resource`.
 
-    *Promise:* a write is applied once, with an entry in the run's journal, or not at all. A step whose attempt has
-    ended, was given to another process, or whose run has ended, cannot write any more (`RunClosed`). The writes of an
-    attempt that fails or dies stay: a step that is executed again finds them.
+    *Promise:* a write is applied once, with an entry in the run's journal, or not at all. An attempt that has ended,
+    has lost its work to another process, or belongs to an ended run can no longer write (`RunClosed`). The writes of
+    an attempt that fails or dies remain: the next execution of the step finds them.
 
     Every method that writes may raise:
 
     * `RunClosed`: see above.
     * `StateBusy`: one `edit_state` block stayed open for longer than a minute.
-    * `UnserializableValue`, `PayloadTooLarge`: naming the key.
-    * `RuntimeError`: it was called inside an `edit_state` block for the same state.
+    * `UnserializableValue`, `PayloadTooLarge`: a value cannot be stored; the message names the key.
+    * `RuntimeError`: called inside an `edit_state` block for the same state.
     * `StoreUnavailable`: Redis did not answer; whether the write was applied is not known.
     """
 
     async def get(self, path: str, default: Any = ...) -> Any:
-        """The value at a path, as a copy. Never waits for writers, and sees nothing of an open edit.
+        """The value at a path, as a copy. Never waits for writers, and does not see the changes of an open edit.
 
         Args:
             path: Dotted; `""` is the whole state.
-            default: What to return when nothing is there.
+            default: What to return if the path does not exist.
 
         Raises:
-            ValueError: Nothing is there and no default was given.
+            ValueError: The path does not exist and no default was given.
         """
         return self._access.found(path, await self._access.read(path), default)
 
     async def set(self, path: str, value: Any) -> None:
-        """Put a value at a path, with a dict for each missing segment on the way.
+        """Set the value at a path, creating a dict for each missing segment before the last.
 
-        *Promise:* atomic across processes; of two that set different paths below one key, none is lost. To change a
-        value depending on what it was, use `edit_state`.
+        *Promise:* atomic across processes; if two writers set different paths below one key, neither write is lost. To
+        compute a new value from the old one, use `edit_state`.
 
         Raises:
-            ValueError: The path is empty, or what is there cannot hold it; a typed field refuses the value.
+            ValueError: The path is empty, a value on it cannot hold the next segment, or a typed field refuses the
+                value.
         """
         await self._access.set(path, value)
 
@@ -104,10 +105,10 @@ class StateStore(_Store[StateT]):
         return cast(StateT, await self.get(""))
 
     async def set_state(self, state: BaseModel) -> None:
-        """Replace the whole state. One of a parent class replaces only the fields it has.
+        """Replace the whole state. A state of a parent class replaces only the fields it has.
 
         Raises:
-            ValueError: It is of an unrelated class.
+            ValueError: The new state is of an unrelated class.
         """
         await self._access.set_state(state)
 
@@ -115,7 +116,7 @@ class StateStore(_Store[StateT]):
         """Reset the state to the defaults of its class.
 
         Raises:
-            ValueError: Some field has no default.
+            ValueError: A field has no default.
         """
         await self._access.clear()
 
@@ -123,20 +124,21 @@ class StateStore(_Store[StateT]):
     async def edit_state(self) -> AsyncIterator[StateT]:
         """Change the state while nobody else does: `async with ctx.store.edit_state() as state: state.n += 1`.
 
-        The block gets a copy. At its end all that differs is written at once; if it raises, nothing is. Readers see
-        the state as it was until then.
+        The block gets a copy. At the end of the block all differences are written at once; if it raises, nothing is
+        written. Until then readers see the old state.
 
         *Promise:* atomic across processes. A process that dies in the block has changed nothing and keeps other
-        writers waiting for a few seconds. Waiting writers of one process get in first come, first served.
+        writers waiting for a few seconds. Waiting writers of one process are served first come, first served.
 
         Raises:
-            StateEditLost: This process or Redis stood still for so long that others were let in; nothing was written.
+            StateEditLost: This process or Redis stalled so long that the lock expired and others changed the state;
+                nothing was written.
         """
         edit = await self._access.open_edit()
         try:
             yield edit.begin()
             change = edit.change()
-        except GeneratorExit:  # the coroutine was dropped in the block, and nothing can be awaited any more
+        except GeneratorExit:  # the coroutine was dropped in the block and can no longer await anything
             self._access.forget_edit(edit)
             raise
         except BaseException:
@@ -148,7 +150,7 @@ class StateStore(_Store[StateT]):
 class SyncStateStore(_Store[StateT]):
     """The state of a run, for plain `def` steps: as `StateStore`, with methods that block until they are done.
 
-    They wait for the loop that the store's connection lives on, and must not be called on it (`RuntimeError`).
+    They wait for the loop of the store's connection and must not be called on that loop (`RuntimeError`).
     Validators and serializers of the state's classes run in the calling thread.
     """
 
@@ -156,7 +158,7 @@ class SyncStateStore(_Store[StateT]):
         return self._access.portal.call(operation)
 
     def _serve(self, operation: Callable[[StateAccess[StateT]], Coroutine[Any, Any, None]]) -> None:
-        """Do what calls user code on its way."""
+        """Execute an operation that calls user code."""
         self._access.portal.serve(lambda caller: operation(self._access.calling(caller.run)))
 
     def get(self, path: str, default: Any = ...) -> Any:

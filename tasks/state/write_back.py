@@ -1,9 +1,9 @@
-"""`ctx.store` of programs that were written for a state in one process.
+"""`ctx.store` for programs that were written for a state in one process.
 
-There a step gets the objects themselves: it gets the `memory`, puts a message in, and is done. Here a step gets copies;
-what it did to them is found by comparing bytes when it ends. And there a step that dies takes the state with it; here
-another worker repeats the step on what is stored. So what a step sets is kept back until it is known that the step need
-not be repeated: the commit of its outcome writes it.
+In one process a step gets the objects themselves: it gets the `memory`, appends a message, and needs no write. Here a
+step gets copies, and its changes to them are found by comparing bytes when it ends. In one process a step that dies
+takes the state with it; here another worker repeats the step on the stored state. So values that a step sets are held
+back until the step need not be repeated: the commit of its outcome writes them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _log = logging.getLogger(__name__)
 
 StateT = TypeVar("StateT", bound=BaseModel)
 
-#: A step that is not over so long after it has set a value no longer keeps it from others.
+#: How long after a step has set a value it is written even if the step has not ended.
 _KEPT_BACK_SECONDS = 1.0
 
 
 @dataclass
 class _Given:
-    """A value that the step has.
+    """A value that the step has got or set.
 
     Attributes:
-        raw: What is stored of it, or will be.
+        raw: Its JSON as it is stored or will be.
         value: The object, which the step may have changed.
     """
 
@@ -48,13 +48,15 @@ class _Given:
 class WriteBackStore(StateStore[StateT]):
     """A `StateStore` for one attempt of an `async def` step, which writes with the step's outcome.
 
-    Within the attempt, asking for a key again gives the same object, until another writer has changed the key.
+    Within the attempt, getting a key again returns the same object, until another writer has changed the key.
 
-    *Promise:* what was changed in place, and what was set, is written by the commit of the step, with its outcome or
-    not at all: a step that dies leaves nothing of it. If somebody else has written a key meanwhile that was changed in
-    place, the commit wins, and a warning is logged. What was set is written earlier, and then stays if the step dies:
-    before events that the step sends are delivered, before `edit_state`, `set_state` and `clear`, and when the step is
-    not over a second later. A failure or a wait writes what was set, and nothing that was changed in place.
+    *Promise:* values that were changed in place or set are written by the step's commit, with its outcome or
+    not at all: a step that dies leaves none of them. If another writer has meanwhile written a key that was changed in
+    place, the commit wins, and a warning is logged. Values that were set are written earlier in these cases, and then
+    remain even if the step dies: before events that the step sends are delivered; before `edit_state`, `set_state`,
+    `clear`, a `get` of the whole state, any access to a declared field, and a `set` below a top-level key; and if the
+    step has not ended after a second. A failure or a wait writes the values that were set, but none that were changed
+    in place.
     """
 
     def __init__(self, access: StateAccess[StateT]) -> None:
@@ -65,7 +67,7 @@ class WriteBackStore(StateStore[StateT]):
         self._writing: asyncio.Task[None] | None = None
 
     async def get(self, path: str, default: Any = ...) -> Any:
-        """See `StateStore.get`; what is changed in the value counts."""
+        """See `StateStore.get`; in-place changes to the value are written."""
         segments = split_path(path)
         fields = self._access.fields
         if not segments or not fields.is_dynamic(segments[0]):
@@ -86,7 +88,7 @@ class WriteBackStore(StateStore[StateT]):
             return default
 
     async def set(self, path: str, value: Any) -> None:
-        """See `StateStore.set`; what is changed in the value afterwards counts too."""
+        """See `StateStore.set`; later in-place changes to the value are written too."""
         segments = split_path(path)
         if len(segments) != 1 or not self._access.fields.is_dynamic(segments[0]):
             await self.write_kept_back()
@@ -118,9 +120,9 @@ class WriteBackStore(StateStore[StateT]):
             yield state
 
     def _refuse_parts(self, key: str, value: Any) -> None:
-        """Refuse a model that keeps a part of itself out of what it writes, as one over a database does.
+        """Refuse a model that excludes a part of itself from its JSON, for example a wrapper of a database.
 
-        Changes to that part would be lost without anybody noticing.
+        Changes to that part would be lost silently.
         """
         fields = type(value).model_fields.items() if isinstance(value, BaseModel) else ()
         for name, field in fields:
@@ -135,10 +137,10 @@ class WriteBackStore(StateStore[StateT]):
     # -- when it is written --------------------------------------------------------------------------------------------
 
     async def write_kept_back(self) -> None:
-        """Write what was set, now. On any event loop.
+        """Write the values that were set, now. May be called on any event loop.
 
         Raises:
-            RunClosed, StateBusy, StoreUnavailable: As `set` of a `StateStore`; it is still kept back.
+            RunClosed, StateBusy, StoreUnavailable: As `StateStore.set`; the values are still held back.
         """
         if taken := dict(self._kept_back):
             await self._access.overwrite(Change("set", taken), "set()")
@@ -157,10 +159,10 @@ class WriteBackStore(StateStore[StateT]):
             _log.info("state that a step has set is left to its commit: %s", error, extra={"action": "state_kept_back"})
 
     async def changed_in_place(self) -> dict[str, bytes]:
-        """What the step has changed in values without setting them: top-level key -> JSON.
+        """The values that the step has changed in place, without setting them: top-level key -> JSON.
 
         Raises:
-            UnserializableValue, PayloadTooLarge: A value has become one that cannot be stored, naming the key.
+            UnserializableValue, PayloadTooLarge: A changed value cannot be stored; the message names the key.
             StoreUnavailable: Redis did not answer.
         """
         if self._timer is not None:
@@ -169,7 +171,7 @@ class WriteBackStore(StateStore[StateT]):
         found: dict[str, bytes] = {}
         for key, given in self._given.items():
             now = fields.one_value(key, given.value, "set").set[key]
-            # JSON may differ without a difference in value, if another version of the class wrote it.
+            # The JSON of equal values may differ if another version of the class wrote it.
             if now != given.raw and now != fields.one_value(key, fields.load_value(key, given.raw), "set").set[key]:
                 found[key] = now
         for key in found.keys() - self._kept_back.keys():
@@ -186,5 +188,5 @@ class WriteBackStore(StateStore[StateT]):
 
     @property
     def kept_back(self) -> Mapping[str, bytes]:
-        """What was set and is for the commit to write: top-level key -> JSON."""
+        """The values that were set and that the commit will write: top-level key -> JSON."""
         return self._kept_back

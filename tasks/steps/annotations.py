@@ -1,4 +1,4 @@
-"""Annotations of steps and factories: the names they may refer to, their values, what a union is made of."""
+"""Annotations of steps and factories: the names they may refer to, their values, and the members of a union."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CALLER_FRAMES = 4
 
 
 def label(function: Callable[..., Any]) -> str:
-    """How messages name a step function: `Order.charge`, without the function around its class."""
+    """A step function's name in messages: `Order.charge`, without the function around its class."""
     qualname: str = getattr(function, "__qualname__", type(function).__qualname__)
     return qualname.rpartition("<locals>.")[2]
 
@@ -23,8 +23,8 @@ def label(function: Callable[..., Any]) -> str:
 def caller_names(function: Callable[..., Any], frame: FrameType | None) -> dict[str, Any]:
     """The local names that postponed annotations of `function` may refer to.
 
-    Names of the scopes that enclose the function win over module names, as in the language. Other callers (a wrapper
-    that applies the decorator) only add names that the module does not have.
+    Names of the scopes that enclose the function take precedence over module names, as in Python. Other callers (such
+    as a wrapper that applies the decorator) only add names that the module does not have.
 
     Args:
         function: The function being decorated.
@@ -50,11 +50,11 @@ def resolved_hints(function: Callable[..., Any], names: Mapping[str, Any]) -> di
     """The annotations of a step or a factory, evaluated.
 
     Args:
-        function: What has them.
+        function: The annotated function.
         names: Local names for postponed annotations, see `caller_names`.
 
     Raises:
-        WorkflowValidationError: One cannot be evaluated; the text names function and missing name.
+        WorkflowValidationError: An annotation cannot be evaluated; the message names the function and any missing name.
     """
     try:
         return get_type_hints(function, localns=dict(names), include_extras=True)
@@ -65,14 +65,14 @@ def resolved_hints(function: Callable[..., Any], names: Mapping[str, Any]) -> di
             "are looked up in the module and around the place of the decorator or of Resource(...): define or import "
             "the name before that, and not only under TYPE_CHECKING."
         ) from error
-    except Exception as error:  # an annotation is arbitrary code, and may raise anything
+    except Exception as error:  # an annotation is arbitrary code and may raise anything
         raise WorkflowValidationError(
             f"Failed to resolve type annotations for {label(function)}: {type(error).__name__}: {error}"
         ) from error
 
 
 def members_of(annotation: Any) -> tuple[list[Any], list[Any]]:
-    """The members of a union (None left out; a plain type is its only member) and the `Annotated` metadata met."""
+    """The members of a union without None (a plain type is its only member), and all `Annotated` metadata in it."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *metadata = get_args(annotation)

@@ -1,7 +1,8 @@
-"""Workflows as typed attributes of another one: `summarizer: Summarizer`.
+"""Workflows as typed attributes of another workflow: `summarizer: Summarizer`.
 
-An event of the child's start class that some step emits starts the child, and its stop event comes back as an event. So
-the attribute is a step: it accepts the one, runs the child, and returns the other.
+If a step emits an event of the child's start class, that event starts the child, and the child's stop event returns to
+the parent as an event. So the attribute is a step: it accepts the start event, runs the child and returns the stop
+event.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..events.event import StartEvent, StopEvent
 from .decorators import StepConfig
 from .signature import EventParameter
 
-# Where annotations are evaluated late, a name that is missing spoils its own annotation alone.
+# With lazily evaluated annotations, a missing name then affects only its own annotation.
 if sys.version_info >= (3, 14):
     from annotationlib import Format
 
@@ -25,12 +26,12 @@ else:
 
 #: The child steps that a class declares itself, by name.
 _DECLARED = "_child_steps"
-#: So many frames around a class are searched for the names in its annotations.
+#: How many frames around a class are searched for the names in its annotations.
 _FRAMES = 8
 
 
 def declared_child_steps(cls: type) -> dict[str, Callable[..., Any]]:
-    """The child steps of a class and its bases; a derived class wins."""
+    """The child steps of a class and its bases; a derived class takes precedence."""
     found: dict[str, Callable[..., Any]] = {}
     for ancestor in cls.__mro__[-2::-1]:
         found |= vars(ancestor).get(_DECLARED, {})
@@ -38,14 +39,14 @@ def declared_child_steps(cls: type) -> dict[str, Callable[..., Any]]:
 
 
 def declare_child_steps(cls: type, base: type) -> None:
-    """Read the annotations of a class that has just been made, and keep its child steps.
+    """Read the annotations of a class that has just been created, and store its child steps.
 
-    Children without start and stop event classes of their own are no steps: their events could not be distinguished
-    from the parent's. They are attributes as others.
+    A child that uses `StartEvent` or `StopEvent` itself is not a step, because that event could not be distinguished
+    from the parent's. It is an ordinary attribute.
 
     Args:
         cls: The class.
-        base: What workflows derive from.
+        base: The base class of workflows.
     """
     found = {}
     for name, child in _annotated(cls):
@@ -60,7 +61,7 @@ def declare_child_steps(cls: type, base: type) -> None:
 def _annotated(cls: type) -> Iterator[tuple[str, Any]]:
     try:
         annotations = inspect.get_annotations(cls, **_EVALUATION)
-    except Exception:  # late evaluation runs arbitrary code, and none of our concern
+    except Exception:  # lazy evaluation runs arbitrary code; its errors do not concern umbel
         return
     names: Mapping[str, Any] | None = None
     for name, annotation in annotations.items():
@@ -69,7 +70,7 @@ def _annotated(cls: type) -> Iterator[tuple[str, Any]]:
             try:
                 alone = type(cls.__name__, (), {"__annotations__": {name: annotation}, "__module__": cls.__module__})
                 annotation = get_type_hints(alone, localns=names)[name]
-            except Exception:  # it is arbitrary code, and none of our concern
+            except Exception:  # arbitrary code; its errors do not concern umbel
                 continue
         yield name, annotation
 
@@ -91,7 +92,7 @@ def _child_step(
     cls: type, name: str, child: Callable[[], Any], start: type[StartEvent], stop: type[StopEvent]
 ) -> Callable[..., Any]:
     async def run_child(self: Any, ctx: Any, ev: StartEvent) -> Any:
-        given = getattr(self, name, None)  # the instance that the parent's constructor has made, or the class's own
+        given = getattr(self, name, None)  # an instance set by the parent's constructor or on its class
         return await ctx.run(given if isinstance(given, child) else child(), ev)  # type: ignore[arg-type]
 
     run_child.__name__, run_child.__qualname__ = name, f"{cls.__qualname__}.{name}"

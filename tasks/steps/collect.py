@@ -1,7 +1,7 @@
-"""When a step that takes a list of events fires: `Annotated[list[E], Collect(Take(3))]`.
+"""When a step that takes a list of events runs: `Annotated[list[E], Collect(Take(3))]`.
 
 A step annotated `-> list[E]` fans out: each element is a separate event, and together they form one stream. A step with
-a `list[E]` parameter gathers what becomes of that stream and runs **once** per fan-out:
+a `list[E]` parameter gathers the events that result from that stream and runs **once** per fan-out:
 
     @step
     async def split(self, ev: StartEvent) -> list[Part]: ...
@@ -12,16 +12,16 @@ a `list[E]` parameter gathers what becomes of that stream and runs **once** per 
     @step
     async def fastest(self, evs: Annotated[list[Done], Collect(Take(1))]) -> StopEvent: ...
 
-What happens at the edges:
+Edge cases:
 
 - **An empty list.** `return []` opens a stream and closes it at once: the gathering step runs once, with `[]`.
 - **None.** `return None` opens nothing: the gathering step does not run for this execution.
-- **A bare member.** With `-> list[A] | B`, returning one `B` is ordinary routing and no stream. Returning one `A`
+- **A bare member.** With `-> list[A] | B`, returning one `B` is ordinary routing without a stream. Returning one `A`
   is an error, since `A` is declared only inside the list; `-> list[A] | A` allows it, again without a stream.
-- **A branch that ends.** A member whose step returns None leaves the stream; the list is that much shorter. One that
-  fails and is recovered by `@catch_error` stays in the stream, and retries keep its place open.
-- **Early close.** `Take(n)` on a stream that ends with fewer than `n` arrivals runs once with those that arrived,
-  also when there are none.
+- **A branch that ends.** A member whose step returns None leaves the stream, so the list has one event fewer. A member
+  that fails and is recovered by `@catch_error` stays in the stream, and retries keep the stream open.
+- **Early close.** `Take(n)` on a stream that closes with fewer than `n` arrivals runs once with those that arrived,
+  even if there are none.
 - **Order.** The list is in order of arrival, not of emission.
 - **Nesting.** Fan-outs within a fan-out are gathered at the innermost level first.
 - **Sent events.** `ctx.send_event` never adds to a stream. A sent event that only a gathering step accepts is ignored
@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cardinality:
-    """How many members of a stream a gathering step waits for. Use `All` or `Take`; other kinds are refused."""
+    """How many members of a stream a gathering step waits for. Use `All` or `Take`; other subclasses are refused."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class All(Cardinality):
 
 @dataclass(frozen=True)
 class Take(Cardinality):
-    """Run once at the n-th arrival, with the first n events; with fewer if the stream closes before.
+    """Run once at the n-th arrival, with the first n events, or with fewer if the stream closes earlier.
 
     The other members keep running, but this step does not see them; `Collect(Take(n), cancel_rest=True)` cancels them.
 
@@ -53,7 +53,7 @@ class Take(Cardinality):
         n: How many arrivals to wait for, at least 1.
 
     Raises:
-        ValueError: `n` is not a whole number of at least 1.
+        ValueError: `n` is not an integer of at least 1.
     """
 
     n: int
@@ -69,9 +69,10 @@ class Collect:
 
     Attributes:
         cardinality: `All()` (the default: when the stream closes, with everything) or `Take(n)`.
-        cancel_rest: With `Take(n)`: what has not arrived by then is cancelled, as by `ctx.cancel_step`. A race.
-        by: With `All()`: a field of the events. The step runs once for each value of it, with the events that have it;
-            not at all if nothing arrived.
+        cancel_rest: With `Take(n)`: branches that have not arrived by then are cancelled, as by `ctx.cancel_step`; use
+            it to run a race.
+        by: With `All()`: a field of the events. The step runs once for each value of the field, with the events that
+            have this value; it does not run if nothing arrived.
 
     Raises:
         ValueError: `cancel_rest` is set without `Take(n)`, or `by` without `All()`.

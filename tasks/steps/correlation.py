@@ -1,4 +1,4 @@
-"""Joins of events that belong together: which fields and times a step may name."""
+"""Joins of events that belong together: checks of `join_by`, `within_seconds` and `Collect(by=…)`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .signature import EventParameter
 def check_join(
     where: str, parameters: Sequence[EventParameter], join_by: str | None, within_seconds: float | None
 ) -> None:
-    """Refuse options that do not fit a step's parameters.
+    """Refuse join options that do not match a step's parameters.
 
     Args:
         where: The step, for messages.
@@ -20,7 +20,7 @@ def check_join(
         join_by, within_seconds: As in `step`.
 
     Raises:
-        WorkflowValidationError: They do not fit.
+        WorkflowValidationError: An option does not match.
     """
     for each in parameters:
         _check_field("Collect(by", where, each, each.by)

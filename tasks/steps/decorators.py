@@ -34,15 +34,15 @@ class StepConfig(StepSignature):
         function: The decorated function.
         num_workers: Concurrent executions within one run.
         retry_policy: Consulted after each failed attempt; None means no retry.
-        queue: The Celery queue its tasks go to; None is the app's default.
+        queue: The Celery queue of its tasks; None leaves it to the app's routing, else the deployment's default queue.
         priority: The Celery priority of its tasks.
-        timeout_seconds: Limit of one attempt; None is no limit.
+        timeout_seconds: Time limit of one attempt; None is no limit.
         accept_event_subclasses: Accept subclasses of the declared events, not only the exact classes.
-        skip_graph_checks: Graph checks this step is left out of.
+        skip_graph_checks: Graph checks that leave out this step.
         recovers: For `@catch_error`: the steps covered, `("*",)` for all that no other handler names; else empty.
         max_recoveries: How often one lineage of events may be recovered by this handler.
-        join_by, within_seconds: Of a step with several event parameters: see `step`.
-        is_child: It is a workflow as a typed attribute: its start and stop events are not those of the run.
+        join_by, within_seconds: For a step with several event parameters: see `step`.
+        is_child: The step is a workflow declared as a typed attribute: its start and stop events are not the run's.
     """
 
     name: str
@@ -67,7 +67,7 @@ class StepConfig(StepSignature):
 
     @property
     def emits(self) -> tuple[type[Event], ...]:
-        """The event classes it may emit, alone or in a list."""
+        """The event classes it may return, alone or in a list."""
         return tuple(dict.fromkeys([*self.single_returns, *self.list_returns]))
 
     @property
@@ -76,7 +76,7 @@ class StepConfig(StepSignature):
         return list(self.emits) or [type(None)]
 
     def accepts(self, event_class: type[Event]) -> bool:
-        """Whether routing hands events of exactly this class to the step."""
+        """Whether events of exactly this class are routed to the step."""
         return any(self.matches(event_class, accepted) for accepted in self.accepted_events)
 
     def matches(self, event_class: type[Event], accepted: type[Event]) -> bool:
@@ -96,7 +96,7 @@ class StepFunction(Protocol):
 
 
 class StepRegistry(Protocol):
-    """What `workflow=` takes: a `Workflow` class."""
+    """The type of the argument `workflow`: a `Workflow` class."""
 
     def add_step(self, func: Callable[..., Any], /) -> None:
         """Register a decorated free function."""
@@ -141,34 +141,34 @@ def step(
     retries: int | None = None,
     backoff: float | None = None,
 ) -> Any:
-    """Declare a function to be a step of a workflow; use it bare or called.
+    """Declare a function to be a step of a workflow. Use it with or without arguments.
 
-    Which events the step takes and emits is read from its annotations. Methods of a `Workflow` class belong to it;
-    a free function names the class it belongs to and takes no `self`.
+    The step's annotations say which events it takes and emits. A method belongs to its `Workflow` class;
+    a free function takes no `self` and names its class with `workflow`.
 
     Args:
-        func: The function, when used bare.
+        func: The function, if the decorator is used without arguments.
         workflow: For a free function: the workflow class to register it on.
-        num_workers: Concurrent executions of this step within one run; further events queue in order. More than 500
+        num_workers: Concurrent executions of this step within one run; further events queue in order. Values above 500
             (`MOST_AT_ONCE` of the plan) have the effect of 500.
         retry_policy: Decides after each failed attempt whether and when to try again.
         skip_graph_checks: `"reachability"` or `"dead_end"`, to leave this step out of that check.
         accept_event_subclasses: Also take subclasses of the declared events.
         queue: Celery queue for this step's tasks.
         priority: Celery priority of this step's tasks.
-        timeout: Seconds one attempt may take; then it fails with `StepTimeoutError`.
+        timeout: Seconds that one attempt may take; then it fails with `StepTimeoutError`.
         join_by: For a step with several event parameters: the field whose value their events must share. The step runs
-            once for each complete set of one value.
-        within_seconds: For such a step: how long after its first event a set may become complete. What has arrived of
-            one that does not is dropped, and a `JoinExpired` says so, on the stream and to a step that accepts it.
-        retries: In place of a `retry_policy`: how often a failed attempt is tried again; `retries=3` is at most four
+            once for each complete set of events with the same value.
+        within_seconds: For such a step: how long after its first event a set may be completed. An incomplete set is
+            then dropped, with a `JoinExpired` on the stream and to a step that accepts it.
+        retries: Instead of a `retry_policy`: how often a failed attempt is repeated; `retries=3` means at most four
             attempts.
-        backoff: With `retries`: how much longer each delay is than the one before; by default 2.0. The first one is a
-            second, the longest a minute.
+        backoff: With `retries`: the factor between successive delays; by default 2.0. The first delay is one second,
+            the longest one minute.
 
     Raises:
         TypeError: `func` is not callable.
-        WorkflowValidationError: The signature or an argument cannot work; the text names the step.
+        WorkflowValidationError: The signature or an argument is invalid; the message names the step.
     """
 
     def decorate(function: Callable[..., Any], frame: FrameType | None) -> Callable[..., Any]:
@@ -220,20 +220,20 @@ def catch_error(
     max_recoveries: int = 1,
     workflow: StepRegistry | None = None,
 ) -> Any:
-    """Declare a step that is handed the final failures of other steps, as `StepFailedEvent`; use it bare or called.
+    """Declare a step that receives the final failures of other steps as `StepFailedEvent`.
 
-    It may return any event: the work again, a substitute, or a `StopEvent`. When it fails itself, the run fails.
-    Timeouts of the whole run and cancellation are not handled here.
+    Use it with or without arguments. The step may return any event: the failed step's input again, a substitute result,
+    or a `StopEvent`. If it fails itself, the run fails. It does not handle timeouts of the whole run or cancellation.
 
     Args:
-        func: The function, when used bare.
+        func: The function, if the decorator is used without arguments.
         for_steps: The steps covered; None covers all that no other handler names.
         max_recoveries: How often one lineage of events may be recovered here before the run fails instead.
         workflow: For a free function: the workflow class to register it on.
 
     Raises:
         TypeError: `func` is not callable.
-        WorkflowValidationError: The signature or an argument cannot work; the text names the handler.
+        WorkflowValidationError: The signature or an argument is invalid; the message names the handler.
     """
 
     def decorate(function: Callable[..., Any], frame: FrameType | None) -> Callable[..., Any]:
@@ -280,7 +280,7 @@ def _signature(function: Callable[..., Any], frame: FrameType | None) -> dict[st
 def _attach(
     function: Callable[..., Any], config: StepConfig, workflow: StepRegistry | None, *, decorator: str
 ) -> Callable[..., Any]:
-    function._step_config = config  # type: ignore[attr-defined]  # what makes it a StepFunction
+    function._step_config = config  # type: ignore[attr-defined]  # makes it a StepFunction
     if _is_free(function.__qualname__):
         if workflow is None:
             raise WorkflowValidationError(
@@ -292,7 +292,7 @@ def _attach(
 
 
 def _is_free(qualname: str) -> bool:
-    """Whether a qualified name is that of a function outside any class (at module level or inside a function)."""
+    """Whether a qualified name belongs to a function outside any class (at module level or inside a function)."""
     parent = qualname.rpartition(".")[0]
     return not parent or parent.endswith("<locals>")
 

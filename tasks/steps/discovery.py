@@ -16,12 +16,12 @@ _READ = "_steps_as_read"
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ClassSteps:
-    """The steps of a class as its attributes were when they were read.
+    """The steps of a class, and the attributes from which they were read.
 
     Attributes:
         steps: The steps by name, in alphabetical order.
         raw: Their raw class attributes.
-        attributes: All attributes of the class, with inherited ones.
+        attributes: All attributes of the class, including inherited ones.
     """
 
     steps: dict[str, StepConfig]
@@ -30,7 +30,7 @@ class ClassSteps:
 
 
 def class_steps(cls: type) -> ClassSteps:
-    """The steps of a class: the same object again until an attribute of the class or of a base changes."""
+    """The steps of a class; returns the same object until an attribute of the class or of a base changes."""
     attributes: dict[str, Any] = {}
     for ancestor in cls.__mro__[-2::-1]:  # all but `object`
         attributes |= vars(ancestor)
@@ -39,19 +39,20 @@ def class_steps(cls: type) -> ClassSteps:
     known: ClassSteps | None = vars(cls).get(_READ)
     if known is None or not _are_the_same(known.attributes, attributes):
         known = _read(attributes)
-        if known.steps:  # other classes, which may be anybody's, are left as they are
+        if known.steps:  # a class without steps might not be a workflow and is not modified
             setattr(cls, _READ, known)
     return known
 
 
 def _are_the_same(some: dict[str, Any], others: dict[str, Any]) -> bool:
-    # Not `==`, which asks the attributes themselves.
+    # Not `==`, which would call methods of the attributes.
     return some.keys() == others.keys() and all(map(is_, some.values(), others.values()))
 
 
 def _read(attributes: dict[str, Any]) -> ClassSteps:
-    """Attributes are looked up without calling descriptors, the most derived class winning: a method that overrides a
-    step and is not decorated itself is not a step.
+    """The steps among a class's attributes, which are read without calling descriptors.
+
+    The most derived class wins: a method that overrides a step without being decorated itself is not a step.
     """
     found = [(name, value, config_of(value)) for name, value in attributes.items()]
     steps, raw = {}, {}
@@ -61,7 +62,7 @@ def _read(attributes: dict[str, Any]) -> ClassSteps:
             raw[name] = value
     for name in [name for name, config in steps.items() if config.is_child]:
         if not any(steps[name].event_parameters[0].accepts[0] in config.emits for config in steps.values()):
-            del steps[name], raw[name]  # its start event is never emitted: only steps that name it run this child
+            del steps[name], raw[name]  # no step emits its start event: the child runs only through ctx.run
     return ClassSteps(steps, raw, attributes)
 
 
@@ -71,7 +72,7 @@ def steps_of(cls: type) -> dict[str, StepConfig]:
 
 
 def bound_step(instance: object, name: str) -> Callable[..., Any] | None:
-    """The callable of a step: a method bound to `instance`, or a free function as it is; None if there is none."""
+    """The callable of a step: a method bound to `instance`, or a free function unchanged; None if there is none."""
     cls = type(instance)
     found = class_steps(cls).raw.get(name)
     if found is None:
@@ -81,14 +82,14 @@ def bound_step(instance: object, name: str) -> Callable[..., Any] | None:
 
 
 def config_of(function: Any) -> StepConfig | None:
-    """The config that a decorator left on a function (also behind a staticmethod or classmethod), if any."""
+    """The config that a decorator attached to a function, or to one inside a staticmethod or classmethod, if any."""
     plain = function.__func__ if isinstance(function, staticmethod | classmethod) else function
     config = getattr(plain, "_step_config", None)
     return config if isinstance(config, StepConfig) else None
 
 
 def free_steps(cls: type) -> dict[str, Callable[..., Any]]:
-    """The free functions registered on exactly this class; a base class keeps its own to itself."""
+    """The free functions registered on exactly this class, not on its bases."""
     registered: dict[str, Callable[..., Any]] = vars(cls).get(_REGISTRY, {})
     return registered
 

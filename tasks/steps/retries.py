@@ -11,10 +11,10 @@ from ..retry.timing import stop_after_attempt, wait_exponential
 def policy_of_retries(
     where: str, given: RetryPolicy | None, retries: int | None, backoff: float | None
 ) -> RetryPolicy | None:
-    """The policy that the decorator's arguments say: the given one, or that of the retries.
+    """The retry policy from the decorator's arguments: `given`, or one made from `retries` and `backoff`.
 
     Raises:
-        WorkflowValidationError: Both are given, or a value that cannot be; the text names the step.
+        WorkflowValidationError: Both are given, or a value is invalid; the message names the step.
     """
     if retries is None:
         if backoff is not None:

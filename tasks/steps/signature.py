@@ -1,7 +1,7 @@
 """Reads a step function's parameters and return annotation into a `StepSignature`.
 
 Parameters are distinguished by annotation, never by name or position: events, the context, resources. All problems of a
-signature are reported here, at decoration, naming the step; `validation` checks whether steps fit together.
+signature are reported here, at decoration, with the step's name; `validation` checks whether steps fit together.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncIterable, collec
 
 # Empty, so that reading a signature imports neither contexts nor resources.
 class StepContextMarker:
-    """What `Context` derives from: a step's parameter annotated with such a class receives the step's context."""
+    """Base of `Context`: a step's parameter that is annotated with a subclass receives the step's context."""
 
 
 class ResourceMarker:
-    """What resources derive from: in `Annotated[T, marker]` an instance says that the parameter is injected."""
+    """Base of resources: an instance in `Annotated[T, marker]` means that the parameter is injected."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class EventParameter:
     Attributes:
         name: The parameter's name; values are passed by keyword.
         accepts: The accepted event classes; several for a union.
-        cardinality: For a `list[E]` parameter, when it is complete; None for a single event.
+        cardinality: When a `list[E]` parameter is complete; None for a single event.
         cancel_rest, by: As in `Collect`.
     """
 
@@ -52,7 +52,7 @@ class EventParameter:
 
 @dataclass(frozen=True)
 class ResourceDefinition:
-    """A parameter `name: Annotated[type, resource]` that is injected; of a step, or of a resource's factory.
+    """An injected parameter `name: Annotated[type, resource]` of a step or of a resource's factory.
 
     Attributes:
         name: The parameter's name; values are passed by keyword.
@@ -79,8 +79,8 @@ class StepSignature:
         context_parameter: Name of the parameter that receives the context, if any.
         state_class: `State` of `Context[State]`; None when the context is not typed.
         resources: The injected parameters.
-        single_returns: Event classes it may return one of.
-        list_returns: Event classes it may return a list of: a fan-out, one event for each element.
+        single_returns: Event classes of which it may return one event.
+        list_returns: Event classes of which it may return a list: a fan-out, with one branch per element.
         allows_none: Whether None is in the return annotation.
         is_async: Whether it is a coroutine function. A plain function may still return an awaitable.
     """
@@ -151,7 +151,7 @@ class _Parameters:
         self.unknown: list[inspect.Parameter] = []
 
     def read(self, parameter: inspect.Parameter, annotation: Any) -> None:
-        """Sort in one parameter."""
+        """Add one parameter to its kind."""
         name = parameter.name
         alternatives, metadata = members_of(annotation)
         resource = injected(name, annotation)
@@ -282,7 +282,7 @@ def _read_returns(function: Callable[..., Any], hints: Mapping[str, Any]) -> _Re
 
 
 def injected(name: str, annotation: Any) -> ResourceDefinition | None:
-    """What is injected into a parameter, if its annotation asks for it."""
+    """The resource that a parameter's annotation asks for, if any."""
     resource = next((item for item in members_of(annotation)[1] if isinstance(item, ResourceMarker)), None)
     if resource is None:
         return None
@@ -291,7 +291,7 @@ def injected(name: str, annotation: Any) -> ResourceDefinition | None:
 
 
 def _events_of(annotations: Sequence[Any]) -> tuple[type[Event], ...]:
-    """The event classes named by `annotations`; empty when anything else is among them."""
+    """The event classes named by `annotations`; empty if they name anything else."""
     members = [member for annotation in annotations for member in members_of(annotation)[0]]
     if all(isinstance(member, type) and issubclass(member, Event) for member in members):
         return tuple(dict.fromkeys(members))

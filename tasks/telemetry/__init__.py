@@ -1,4 +1,4 @@
 """OpenTelemetry: spans and metrics of runs. Needs the extra `otel`; imported by `umbel.telemetry` only.
 
-Read `spans.py`; where it is called from is in `tasks/context/tracing.py`.
+Read `spans.py`; its callers use `tasks/context/tracing.py`.
 """

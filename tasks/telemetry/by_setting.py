@@ -1,4 +1,4 @@
-"""What UMBEL_OTEL switches on."""
+"""Tracing that is switched on by the setting UMBEL_OTEL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..context.tracing import tracing
 
 
 def trace_by_setting() -> None:
-    """`umbel.telemetry.install()`, unless something traces in this process already.
+    """Call `umbel.telemetry.install()`, unless something already traces in this process.
 
     Raises:
         ConfigurationError: The extra is not installed.

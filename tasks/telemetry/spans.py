@@ -18,10 +18,10 @@ from ..context.tracing import trace_with
 from ..context.waits import Waits
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-#: What a run keeps of the trace that started it, among its options.
+#: Key in a run's options for the trace that started it.
 _KEPT = "trace"
 _TRACEPARENT = "traceparent"
-#: The most links of an attempt: a fan-in may have thousands of causes, and an SDK keeps 128.
+#: Maximum links of an attempt: a fan-in may have thousands of causes, and an SDK keeps 128.
 _MOST_LINKS = 100
 
 
@@ -56,7 +56,7 @@ class _Spans:
             "umbel.attempt": work.attempt,
             "umbel.work_id": work.work_id,
         }
-        # The span of the message, if something makes one: of the broker's trace, which may be another than the run's.
+        # The span of the Celery message, if something creates one. Its trace may be another than the run's.
         around = trace.get_current_span().get_span_context()
         span = self._tracer.start_span(
             step,
@@ -100,15 +100,16 @@ def _kept_of(work: Work) -> dict[str, str]:
 def install(
     tracer_provider: trace.TracerProvider | None = None, meter_provider: metrics.MeterProvider | None = None
 ) -> None:
-    """Trace runs with OpenTelemetry from now on, in this process and those that are forked from it.
+    """Trace runs with OpenTelemetry from now on, in this process and in processes forked from it.
 
-    Call it in each program that starts runs and in a module that the workers load. A run belongs to the trace of the
-    code that started it: `start Order` there, then one span per attempt, `Order.charge`, on whatever worker, however
-    much later; runs that a step starts belong to the same trace. Each attempt has links to the spans in which the
-    events were made that led to it. Without it in the starting program, each attempt is a trace of its own.
+    Call it in each program that starts runs, and in a module that the workers load. A run belongs to the trace of the
+    code that started it: a span `start Order` there, then one span per attempt, such as `Order.charge`, on whichever
+    worker executes it and however much later. Runs that a step starts belong to the same trace. Each attempt links to
+    the spans that emitted the events which led to it. If the starting program does not call it, each attempt is a trace
+    of its own.
 
-    The trace is kept with the run in Redis, so it does not depend on the broker. A span is made around the step's code:
-    what is recorded afterwards, the commit, is not in it.
+    The trace is kept with the run in Redis, so it does not depend on the broker. A span covers the step's code, but not
+    the commit that follows.
 
     Args:
         tracer_provider, meter_provider: By default the global ones.

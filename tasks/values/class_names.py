@@ -1,8 +1,8 @@
-"""Names of classes in stored data, and the way back that never imports anything.
+"""Names of classes in stored data, and finding the classes by name without importing anything.
 
 A name is `module.qualname`. Stored data may come from another release or another program, so a name is looked up only
 among the classes that this process has loaded, and only below a root class that the caller passes. While data
-from outside are read, `only_classes` leaves the declared names alone to be found.
+from outside are read, `only_classes` restricts the names that can be found.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: What Python calls the program's module: in the program itself, and in a spawned child of it.
+#: Names that Python gives the main module: in the program itself, and in a spawned child of it.
 _MAIN_NAMES = ("__main__", "__mp_main__")
 
-#: How the names of umbel's own classes begin. What follows may be a module path of an older release.
+#: Prefix of the names of umbel's own classes. What follows may be a module path of an older release.
 _OWN = f"{__name__.partition('.')[0]}."
 
 
@@ -40,7 +40,7 @@ def module_path(module: str) -> str:
 
 
 def qualified_name(cls: type) -> str:
-    """`module.qualname` of a class, equal in every process that loads it from the same place.
+    """`module.qualname` of a class, the same in every process that loads it from the same place.
 
     A class of umbel itself is `umbel.qualname`, no matter which module defines it, so stored names survive moves.
     """
@@ -55,7 +55,7 @@ _allowed: ContextVar[Container[str] | None] = ContextVar("umbel_allowed_classes"
 
 @contextmanager
 def only_classes(names: Container[str]) -> Iterator[None]:
-    """Within the block `loaded_class` finds these names only: for data that somebody outside may have written."""
+    """Within the block `loaded_class` finds only these names: for data that may have been written outside."""
     token = _allowed.set(names)
     try:
         yield
@@ -64,12 +64,12 @@ def only_classes(names: Container[str]) -> Iterator[None]:
 
 
 def is_restricted() -> bool:
-    """Whether the data that is being read may come from outside."""
+    """Whether the data being read may come from outside."""
     return _allowed.get() is not None
 
 
 def may_be_found(name: str) -> bool:
-    """Whether data that is being read may name this class."""
+    """Whether the data being read may name this class."""
     allowed = _allowed.get()
     return allowed is None or name in allowed
 
@@ -85,7 +85,7 @@ def loaded_class(name: str, root: type[T]) -> type[T] | None:
     for candidate in _at_path(name):
         if isinstance(candidate, type) and issubclass(candidate, root):
             return candidate
-    # The short comparison comes first: there may be thousands of subclasses.
+    # The cheap comparison comes first: there may be thousands of subclasses.
     alive = [cls for cls in _subclasses(root) if name.endswith(cls.__qualname__) and _bears(cls, name)]
     return alive[-1] if alive else None
 
@@ -118,8 +118,8 @@ def _namespace(owner: object) -> Mapping[str, Any]:
 
 
 def _subclasses(root: type[T]) -> list[type[T]]:
-    """`root` and all its live subclasses; those of one class in order of definition."""
-    # By identity: a metaclass may define equality, as one of typing's does, which Python 3.14 warns of.
+    """`root` and all its live subclasses; subclasses of the same class are in order of definition."""
+    # By identity: a metaclass may define equality, as one in typing does, about which Python 3.14 warns.
     found, seen = [root], {id(root)}
     for cls in found:  # grows on the way
         new = [sub for sub in type.__subclasses__(cls) if id(sub) not in seen]

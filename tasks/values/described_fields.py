@@ -1,4 +1,4 @@
-"""The fields of a model as JSON, for processes that have not loaded its class: names, plain types, what is required."""
+"""The fields of a model as JSON, for processes that have not loaded its class: names, plain types, required or not."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pydantic import BaseModel, create_model
 
 M = TypeVar("M", bound=BaseModel)
 
-#: The types that are described. Every other one is Any: what is read by it is decided where the class is.
+#: The types that are described. All others become Any: the process that has the class decides how to read them.
 _PLAIN: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "Decimal": Decimal, "None": None}
 _NAMES = {kind: name for name, kind in _PLAIN.items()} | {NoneType: "None"}
 
 
 def described(cls: type[BaseModel]) -> dict[str, Any]:
-    """Field, by the name under which it is given -> `{"type": …, "required": …}`.
+    """Describe the fields: name for input -> `{"type": …, "required": …}`.
 
-    The type is a list of what the field may be: names of plain types, and lists of the values of a Literal or an Enum;
-    it is None where any member is something else.
+    The type is a list of alternatives: names of plain types, and lists of the values of a Literal or an Enum. It is
+    None if any alternative is something else.
     """
     return {
         each.alias or name: {"type": _described_type(each.annotation), "required": each.is_required()}
@@ -32,11 +32,11 @@ def described(cls: type[BaseModel]) -> dict[str, Any]:
 
 
 def model_of(description: Mapping[str, Any], name: str, module: str, base: type[M]) -> type[M]:
-    """A class with the fields that are described. Those that are not required are None, whatever their type is."""
+    """A class with the described fields. Fields that are not required default to None, whatever their type is."""
     fields: dict[str, Any] = {
         field: (_type_of(each["type"]), ... if each["required"] else None) for field, each in description.items()
     }
-    with warnings.catch_warnings(action="ignore"):  # pydantic's advice on field names is for the class's author
+    with warnings.catch_warnings(action="ignore"):  # pydantic's warnings about names are for the class's author
         return create_model(name, __base__=base, __module__=module, **fields)
 
 
@@ -68,6 +68,6 @@ def _members(declared: Any) -> Iterator[Any]:
 def _type_of(members: list[Any] | None) -> Any:
     if members is None:
         return Any
-    # What a later release describes besides these is Any, too.
+    # Anything else, which a later release may describe, is Any.
     kinds = [Literal[tuple(each)] if isinstance(each, list) else _PLAIN.get(each, Any) for each in members]
     return Union[tuple(kinds)]  # noqa: UP007 - `|` needs them one by one

@@ -18,14 +18,14 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-#: The named half of the dict interface. No methods, so that an event may declare a field called `items` or `values`.
+#: The named half of the dict interface. Not real methods, so that an event may declare a field `items` or `values`.
 _DICT_METHODS = ("items", "keys", "values")
-#: Those that change it. Dynamic data of such a name come first: `ev.update` was theirs before there were these.
+#: Those that change the data. Dynamic data of the same name take precedence: `ev.update` had that meaning first.
 _CHANGING_METHODS = ("clear", "pop", "popitem", "setdefault", "update")
 
 
 class _Changing(MutableMapping[str, Any]):
-    """The dynamic data of a model, which keep the model's rules when they change."""
+    """The dynamic data of a model, as a mapping whose changes obey the model's rules."""
 
     def __init__(self, model: DictLikeModel) -> None:
         self._model = model
@@ -49,18 +49,18 @@ class _Changing(MutableMapping[str, Any]):
 class DictLikeModel(BaseModel):
     """A pydantic model that keeps undeclared keyword arguments and offers them as attributes and as dict items.
 
-    `ev["x"]`, `"x" in ev`, `len(ev)`, iteration, `get`, `keys`, `values`, `items` and `to_dict()` see dynamic data
-    only, and so do `del ev["x"]`, `pop`, `popitem`, `setdefault`, `update` and `clear`, which change it;
-    `ev["declared_field"]` is a KeyError. `bool(ev)` is always True. Private attributes may be given by name.
+    `ev["x"]`, `"x" in ev`, `len(ev)`, iteration, `get`, `keys`, `values`, `items` and `to_dict()` see only dynamic
+    data. So do `del ev["x"]`, `pop`, `popitem`, `setdefault`, `update` and `clear`, which change it.
+    `ev["declared_field"]` is a KeyError. `bool(ev)` is always True. Private attributes may be passed by name.
     `model_dump()` puts dynamic data, if there is any, under `"_data"`; `model_validate` accepts it there or flat.
 
     A subclass may forbid dynamic data with `model_config = ConfigDict(extra="forbid")`.
     """
 
-    # NaN must stay visible in dumps: as null it would be read as None, unnoticed.
+    # NaN must stay visible in dumps: null would silently be read as None.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="allow", ser_json_inf_nan="constants")
 
-    #: Inputs that are kept in a private attribute of another name.
+    #: Inputs that are kept in a private attribute of another name: input -> attribute.
     _kept_private: ClassVar[Mapping[str, str]] = {}
 
     @property
@@ -70,7 +70,7 @@ class DictLikeModel(BaseModel):
 
     @model_validator(mode="after")
     def _sort_undeclared(self) -> Self:
-        """Move private attributes to their place and unfold `_data`; what remains is dynamic."""
+        """Move private attributes to their place and unpack `_data`; what remains is dynamic data."""
         undeclared = self.__pydantic_extra__
         if not undeclared:
             return self
@@ -81,7 +81,7 @@ class DictLikeModel(BaseModel):
             if private in cls.__private_attributes__:
                 setattr(self, private, undeclared.pop(name))
             elif name in cls.model_computed_fields:
-                del undeclared[name]  # came from a dump that contained it
+                del undeclared[name]  # from a dump that contained computed fields
         if not isinstance(folded, dict):
             raise ValueError(f"_data must be a dict of dynamic data, got {type(folded).__qualname__}")
         undeclared.update(folded)
@@ -98,7 +98,7 @@ class DictLikeModel(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Show the declared fields only: forms are built from this."""
+        """Show only the declared fields: forms are built from this."""
         schema = handler(core_schema)
         resolved = handler.resolve_ref_schema(schema)
         if resolved.get("additionalProperties") is True and "properties" in resolved:
@@ -115,7 +115,7 @@ class DictLikeModel(BaseModel):
         return super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from type checkers
 
     def _get(self, key: str, default: Any = None) -> Any:
-        return self._data.get(key, default)  # a dict's own takes no default by name
+        return self._data.get(key, default)  # dict.get takes no default by name
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__pydantic_extra__ is None or self.model_config.get("frozen") or self._is_declared(name):
@@ -163,7 +163,7 @@ class DictLikeModel(BaseModel):
 class DictState(DictLikeModel):
     """State with any keys: `state["k"]`, `state.k`, `"k" in state`, `del state["k"]`.
 
-    A key that is also the name of a method (`items`, `copy`, …) is reached with `state["copy"]` and by path. Values are
+    A key that is also the name of a method (`items`, `copy`, …) is available as `state["copy"]` and by path. Values are
     JSON or pydantic models.
     """
 

@@ -1,4 +1,4 @@
-"""Values from their JSON and their marks, the inverse of `exact_values`."""
+"""Values from their JSON and marks, the inverse of `exact_values`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ClassNotLoaded(ValueError):
 
 
 def names_in(mark: Any) -> Iterator[str]:
-    """The names of all classes in a mark, or in what is left of one without its own name."""
+    """The names of all classes in a mark, including a mark whose own name was removed."""
     if isinstance(mark, str):
         if mark != BY_FIELD:
             yield mark
@@ -52,11 +52,11 @@ def names_in(mark: Any) -> Iterator[str]:
 
 
 def read_exact(value: Any, mark: Mark) -> Any:
-    """The value that `write_exact` was given. Never imports.
+    """The inverse of `write_exact`. Never imports.
 
     Raises:
-        ClassNotLoaded: A class in it is not loaded here, or may not be found.
-        Exception: What the class of something in it raised; or the mark does not fit.
+        ClassNotLoaded: A class in it is not loaded here, or must not be found.
+        Exception: A class in it raised this; or the mark does not fit.
     """
     if mark is None:
         return value
@@ -75,12 +75,12 @@ def read_exact(value: Any, mark: Mark) -> Any:
 
 
 def is_standard_name(name: str) -> bool:
-    """Whether a name is one of Python's own classes of values, which all data may name."""
+    """Whether a name is one of Python's own value classes, which any data may name."""
     return name in _CONTAINERS_BY_NAME or name in ATOMS
 
 
 def value_class(name: str) -> type[Any] | None:
-    """The loaded class of this name, if values of it travel: any other could do anything when it is made."""
+    """The loaded class of this name, if its values may be sent: creating any other could run arbitrary code."""
     cls = loaded_class(name, object)
     if cls is None:
         return None
@@ -93,7 +93,7 @@ def value_class(name: str) -> type[Any] | None:
 
 
 def read_instance(cls: Any, value: Any, parts: Mapping[str, Any]) -> Any:
-    """The same for a value whose class is known.
+    """Like `read_exact`, for a value whose class is known.
 
     Raises:
         ClassNotLoaded, Exception: As `read_exact`.
@@ -140,7 +140,7 @@ _FACTORIES: Mapping[str, type] = {kind.__name__: kind for kind in (list, dict, s
 
 def _read_model(cls: type[M], value: Any, parts: Mapping[str, Any]) -> M:
     if "p" in parts or is_restricted():
-        # As text: only then do strict models accept what JSON has no type for, such as dates.
+        # From text: only then do strict models accept what JSON has no type for, such as dates.
         return cls.model_validate_json(json.dumps(value), by_alias=True, by_name=True)
     if cls.__pydantic_root_model__:
         value = {"root": value}
@@ -166,15 +166,15 @@ def read_fields(
     extra: Mapping[str, Any] = NOTHING,
     result: Any = None,
 ) -> M:
-    """The inverse of `write_fields`, with what else a model has.
+    """The inverse of `write_fields`, with the other parts of a model.
 
     Args:
         cls: The class.
         value: The fields' JSON.
         marks: Their marks.
-        digest: What `digest_of` gave where they were written.
+        digest: The result of `digest_of` where they were written.
         extra: Undeclared values.
-        result: That of a StopEvent.
+        result: The result of a StopEvent.
 
     Raises:
         ClassNotLoaded, Exception: As `read_exact`.
@@ -191,7 +191,7 @@ def read_fields(
 
 
 def read_field(cls: type[BaseModel], name: str, value: Any, mark: Mark) -> Any:
-    """One of its fields.
+    """Read one field of a model.
 
     Raises:
         ClassNotLoaded, Exception: As `read_exact`.

@@ -1,18 +1,18 @@
-"""Values as JSON with the names of their classes beside it, and back without running code of the user's.
+"""Values as JSON with the names of their classes beside it, and back without running user code.
 
-A value becomes two things. The JSON is close to what pydantic writes: it is what people and other programs see. The
-*mark* says what JSON does not: None where JSON has the value as it is, else the name of its class, or a dict of
+A value becomes two things. The JSON is close to what pydantic writes; people and other programs see it. The *mark*
+says what JSON does not: None if JSON has the value as it is, else the name of its class, or a dict of
 
     t   the name of the class; absent for a plain list or dict in which something is marked
-    in  the marks of what is inside, by field, key or index
+    in  the marks of its contents, by field, key or index
     all the mark that every item of a list has
-    k   the keys of a dict in which they are not text, each with its mark
-    n   what else it takes to make the value: the member of an enum, the zone of a time, the length of a deque
+    k   the keys of a dict if they are not text, each with its mark
+    n   further data needed to create the value: the member of an enum, the zone of a time, the length of a deque
     v   a digest of the fields of the class
 
-A model or dataclass whose class still has the same fields is put together from its fields: constructors, validators and
-`model_post_init` have seen these values before. After a change of the class it is validated. A value that belongs to
-none of these kinds is written and read by the field that holds it (mark `@`), if that brings it back equal.
+A model or dataclass whose class still has the same fields is rebuilt from its fields: constructors, validators and
+`model_post_init` have seen these values before. After a change of the class it is validated. A value of any other kind
+is written and read by the field that holds it (mark `@`), if that restores an equal value.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .standard_values import ADVICE, Refused, atom_of
 Mark = str | dict[str, Any] | None
 Written = tuple[Any, Mark]
 
-#: Marks a value that the field which holds it writes and reads.
+#: Marks a value that is written and read by the field that holds it.
 BY_FIELD = "@"
 
 CONTAINERS: dict[type, str] = {
@@ -50,12 +50,12 @@ def write_exact(value: Any, depth: int = 1) -> Written:
     """A value as JSON and its mark.
 
     Args:
-        value: Anything.
-        depth: Its level in what is sent.
+        value: Any value.
+        depth: Its nesting level in the data sent.
 
     Raises:
-        NotJson: Something in it could not be restored; with the place. Numbers and texts that JSON cannot carry are
-            left to the encoder.
+        NotJson: Something in it could not be restored; the error names the place. Numbers and texts that JSON cannot
+            represent are left to the encoder.
     """
     kind = type(value)
     if kind in SCALARS:
@@ -148,7 +148,7 @@ def _write_dict(found: dict[Any, Any], depth: int) -> Written:
 
 
 def _key_text(key: Any, written: Any) -> str:
-    """The key as pydantic writes it, for those who look at the JSON alone."""
+    """The key as pydantic writes it, for readers of the JSON alone."""
     try:
         return str(next(iter(to_jsonable_python({key: None}))))
     except Exception:  # a class that only its own field can write
@@ -167,7 +167,7 @@ def _write_enum(value: Enum, depth: int) -> Written:
 
 
 def _shown(member: Enum, depth: int) -> Any:
-    """A member for readers without its class: its value as pydantic writes it, its name where JSON has none."""
+    """A member for readers without its class: its value as pydantic writes it, or its name if JSON has no such."""
     try:
         shown, _ = write_exact(member.value, depth + 1)
         json.dumps(shown, allow_nan=False, ensure_ascii=False).encode()
@@ -202,7 +202,7 @@ def _write_model(model: BaseModel, depth: int) -> Written:
 
 
 def write_fields(model: BaseModel, depth: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The declared fields of a model as JSON, and the marks of those that have one.
+    """The declared fields of a model as JSON, and the marks of those fields that have one.
 
     Raises:
         NotJson: As `write_exact`.
@@ -216,7 +216,7 @@ def write_fields(model: BaseModel, depth: int = 1) -> tuple[dict[str, Any], dict
             written[name], mark = write_field(model, name, depth)
         except NotJson as flaw:
             if field.exclude and not field.is_required():
-                continue  # it is meant to stay behind, and has its default where it arrives
+                continue  # excluded on purpose; the receiver uses the default
             raise flaw.inside(name) from None
         if mark is not None:
             inside[name] = mark
@@ -224,7 +224,7 @@ def write_fields(model: BaseModel, depth: int = 1) -> tuple[dict[str, Any], dict
 
 
 def write_field(model: BaseModel, name: str, depth: int = 1) -> Written:
-    """One of its fields.
+    """Write one field of a model.
 
     Raises:
         NotJson: As `write_exact`.
@@ -264,7 +264,7 @@ def _findable(cls: type) -> str:
     """The name of a class.
 
     Raises:
-        NotJson: A reader could not find it by that name.
+        NotJson: A reader could not find the class by that name.
     """
     name = qualified_name(cls)
     if cls not in _found:
@@ -279,7 +279,7 @@ _found: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def _written_by_field(model: BaseModel, name: str) -> Written | None:
-    """A field as pydantic writes it, if pydantic reads it back equal."""
+    """A field as pydantic writes it, if pydantic reads an equal value back; else None."""
     cls = type(model)
     value = model.__dict__[name]
     try:
@@ -288,7 +288,7 @@ def _written_by_field(model: BaseModel, name: str) -> Written | None:
         again = read_by_field(cls, name, written)
         if _same(value, again, lambda: _dumped(construct(cls, model.__dict__ | {name: again}), name) == written):
             return written, BY_FIELD
-    except Exception:  # pydantic, or serializers and validators of the user's
+    except Exception:  # pydantic, or the user's serializers and validators
         return None
     return None
 
@@ -301,7 +301,7 @@ def _dumped(model: BaseModel, name: str) -> Any:
 
 
 def _same(value: Any, again: Any, is_written_equal: Callable[[], bool]) -> bool:
-    """Whether a value came back: equal, or written alike where its class does not say what is equal."""
+    """Whether a value came back: equal, or written the same if its class does not define equality."""
     if type(value) is not type(again):
         return False
     if isinstance(value, list | tuple) and len(value) == len(again):
@@ -311,5 +311,5 @@ def _same(value: Any, again: Any, is_written_equal: Callable[[], bool]) -> bool:
     try:
         says_nothing = vars(object)["__eq__"] is getattr(type(value), "__eq__", None)
         return bool(value == again) or (says_nothing and is_written_equal())
-    except Exception:  # an array compares its items
+    except Exception:  # an array compares item by item
         return is_written_equal()

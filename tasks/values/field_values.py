@@ -1,4 +1,4 @@
-"""Instances from their fields: put together without their constructors, or field by field as pydantic reads them."""
+"""Instances from their fields: built without their constructors, or field by field as pydantic reads them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _validators: WeakKeyDictionary[type, dict[str, SchemaValidator]] = WeakKeyDictio
 
 
 def digest_of(cls: type[Any]) -> str:
-    """A short text that is equal while the fields of a class stay what they are: names, order and types."""
+    """A short text that stays the same while the fields of a class do: their names, order and types."""
     digest = _digests.get(cls)
     if digest is None:
         if issubclass(cls, BaseModel):
             fields: list[Any] = [(name, each.annotation, each.is_required()) for name, each in cls.model_fields.items()]
         else:
             fields = [(each.name, each.type) for each in dataclasses.fields(cls)]
-        # Equal in every process: without addresses, and by the name that the program's module has elsewhere.
+        # Equal in every process: without addresses, and with the importable name of the main module.
         text = re.sub(r" at 0x[0-9a-f]+", "", repr(fields))
         text = re.sub(r"\b__(mp_)?main__\b", module_path("__main__"), text)
         digest = _digests[cls] = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -43,10 +43,10 @@ def digest_of(cls: type[Any]) -> str:
 
 
 def construct(cls: type[M], fields: dict[str, Any], extra: Mapping[str, Any] = NOTHING) -> M:
-    """An instance of these fields. No validator, constructor or `model_post_init` sees them.
+    """An instance with these fields. No validator, constructor or `model_post_init` sees them.
 
-    Excluded fields that stayed behind have their defaults. Private attributes are as in a new instance of these fields:
-    where a constructor or `model_post_init` sets them, it is called for a second instance, whose private attributes are
+    Excluded fields that were not sent have their defaults. Private attributes are those of a new instance with these
+    fields: if a constructor or `model_post_init` sets them, it is called for a second instance, from which they are
     taken.
     """
     if len(fields) < len(cls.model_fields):
@@ -72,12 +72,12 @@ def construct(cls: type[M], fields: dict[str, Any], extra: Mapping[str, Any] = N
 def _private_of_a_new_one(cls: type[BaseModel], fields: dict[str, Any]) -> dict[str, Any]:
     try:
         return cls.model_validate(deepcopy(fields), by_alias=True, by_name=True).__pydantic_private__ or {}
-    except Exception:  # a constructor of another shape
+    except Exception:  # a constructor with another signature
         return {}
 
 
 def read_by_field(cls: type[BaseModel], name: str, written: Any) -> Any:
-    """A value as the validators of its field make it of JSON.
+    """A value as the validators of its field read it from JSON.
 
     Raises:
         Exception: What they raised.
@@ -89,7 +89,7 @@ def read_by_field(cls: type[BaseModel], name: str, written: Any) -> Any:
 
 
 def _field_schema(cls: type[BaseModel], name: str) -> tuple[CoreSchema, CoreConfig | None]:
-    """The part of a class's schema that is about one field."""
+    """The part of a class's schema that describes one field."""
     schema: Any = cls.__pydantic_core_schema__
     definitions: list[Any] = []
     config: CoreConfig | None = None

@@ -1,8 +1,8 @@
 """Values without a declared type as strict JSON, and back exactly: dynamic event data, results of a run, state.
 
-A value that JSON does not have is tagged with the name of its class; the walk over lists and dicts is in
-`orchestration/model/tagged_json`, the values themselves are in `exact_values`. What neither has is refused where it is
-sent, not where it would be missing.
+A value of a class that JSON lacks is tagged with the name of the class. The walk over lists and dicts is in
+`orchestration/model/tagged_json`, the values themselves are in `exact_values`. A value that neither can write is
+refused when it is sent, not when it would be missed.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def dump_json(value: Any) -> bytes:
     """Compact UTF-8 JSON. The one place where values become JSON text.
 
     Args:
-        value: Nothing but None, booleans, numbers, text, lists and dicts with text keys.
+        value: Only None, booleans, numbers, text, lists and dicts with text keys.
 
     Raises:
-        NotJson: Something else is in it, or NaN, infinity, half a surrogate pair, or too many levels.
+        NotJson: It contains something else, NaN, infinity, half a surrogate pair, or too many levels.
     """
     try:
         encoded = _ENCODER.encode(value).encode()
@@ -71,7 +71,7 @@ def to_json_value(value: Any, name: str = "") -> Any:
     """A value without a declared type as strict JSON, classes tagged.
 
     Args:
-        value: Anything.
+        value: Any value.
         name: What to call the value in an error.
 
     Raises:
@@ -85,7 +85,7 @@ def to_json_value(value: Any, name: str = "") -> Any:
 
 
 def to_json_object(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Each value of a dict by `to_json_value`; the dict itself stays one, whatever its keys are called.
+    """Each value of a dict by `to_json_value`; the dict itself stays a plain dict, whatever its keys are.
 
     Raises:
         NotJson: Something in it could not be restored, or a key is not text.
@@ -94,7 +94,7 @@ def to_json_object(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_value(value: Any) -> Any:
-    """What JSON does not have, tagged with the name of its class: the `write` of `to_tagged`."""
+    """A value that JSON lacks, tagged with the name of its class: the `write` of `to_tagged`."""
     kind = type(value)
     if (adapter := _ADAPTERS.get(kind)) and is_standard(value):
         return tagged(qualified_name(kind), adapter.dump_python(value, mode="json"))
@@ -111,8 +111,8 @@ def write_value(value: Any) -> Any:
 def from_json_value(value: Any) -> Any:
     """The inverse of `to_json_value`. Never imports.
 
-    A tagged value whose class is not loaded here stays a plain dict, so that a process that only watches can still show
-    it.
+    A tagged value whose class is not loaded here stays a plain dict, so that a process that only watches can still
+    show it.
 
     Raises:
         pydantic.ValidationError: A tagged value no longer fits its class.
@@ -135,7 +135,7 @@ _MAKE: Mapping[str, Callable[..., Any]] = {TAG: _make}
 
 
 def unloaded_class(value: Any) -> str | None:
-    """The name of a class in tagged JSON that is not loaded here, so that `from_json_value` makes a plain dict."""
+    """The first class named in tagged JSON that is not loaded here; `from_json_value` leaves its value a plain dict."""
     missing: list[str] = []
 
     def look(name: str, inner: Any, more: Any = None) -> None:
@@ -150,14 +150,14 @@ def unloaded_class(value: Any) -> str | None:
 
 
 def dump_model(model: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
-    """The model's declared fields as JSON that `load_model` reads back, computed fields left out.
+    """The model's declared fields as JSON that `load_model` reads back, without computed fields.
 
     Raises:
         NotJson: A field holds what pydantic cannot write, or the model does not write itself as a dict.
     """
     try:
         dumped = model.model_dump(mode="json", by_alias=False, round_trip=True, exclude=exclude)
-    except Exception as error:  # pydantic, or a serializer of the user's
+    except Exception as error:  # pydantic, or a serializer of the user
         raise _blame(model, error, 1) from error
     if not isinstance(dumped, dict):
         raise NotJson(
@@ -173,14 +173,14 @@ def load_model(cls: type[M], value: Any) -> M:
     Raises:
         pydantic.ValidationError: The value no longer fits the class.
     """
-    # As text: only then do strict models accept what JSON has no type for, such as dates.
+    # From text: only then do strict models accept what JSON has no type for, such as dates.
     return cls.model_validate_json(dump_json(value), by_alias=True, by_name=True)
 
 
 def field_problems(error: Exception) -> str:
     """`price: Input should be a valid number; name: Field required`, without the data itself.
 
-    An exception of another kind is named with its class.
+    An error of another kind is shown with its class.
     """
     if not isinstance(error, ValidationError):
         return f"{type(error).__qualname__}: {error}"
@@ -191,7 +191,7 @@ def field_problems(error: Exception) -> str:
 
 
 def _blame(model: BaseModel, error: Exception, depth: int) -> NotJson:
-    """Find the field that cannot be written. Slow, and only called once something has gone wrong."""
+    """Find the field that cannot be written. Slow, and only called after a failure."""
     for name in type(model).model_fields:
         try:
             model.model_dump(mode="json", by_alias=False, round_trip=True, include={name})
@@ -229,6 +229,6 @@ def _children(value: Any) -> list[tuple[str, Any]]:
 def _is_writable(value: Any) -> bool:
     try:
         to_jsonable_python(value)
-    except Exception:  # pydantic, or a serializer of the user's
+    except Exception:  # pydantic, or a serializer of the user
         return False
     return True

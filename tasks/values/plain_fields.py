@@ -1,7 +1,7 @@
-"""Which fields pydantic itself writes as JSON and reads back equal, decided once per class.
+"""Decides which fields pydantic itself writes as JSON and reads back equal, once per class.
 
-Such fields travel as pydantic writes them, and cost nothing more. All others are written by `exact_values`, with the
-names of their classes beside them.
+Such fields are sent as pydantic writes them, at no extra cost. `exact_values` writes all others, with the names of
+their classes beside them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class PlainFields:
     """What is known about the declared fields of a class.
 
     Attributes:
-        is_plain: Whether instances may be written by pydantic at all: no code of the user's runs when one is read, and
-            nothing that is declared changes a value.
+        is_plain: Whether pydantic may write instances at all: reading one runs no user code, and no declaration of the
+            class changes a value.
         scalars: Fields whose values JSON has: name and exact classes.
-        others: Other fields: name, and whether a value comes back equal.
+        others: Other fields: name, and a test whether a value comes back equal.
     """
 
     is_plain: bool
@@ -45,7 +45,7 @@ class PlainFields:
     others: tuple[tuple[str, Fits], ...] = ()
 
     def fit(self, fields: dict[str, Any]) -> bool:
-        """Whether pydantic brings all these values back, equal and of the same classes."""
+        """Whether pydantic restores all these values, equal and of the same classes."""
         if not self.is_plain:
             return False
         try:
@@ -61,7 +61,7 @@ _known: WeakKeyDictionary[type, PlainFields] = WeakKeyDictionary()
 
 
 def plain_fields(cls: type[BaseModel]) -> PlainFields:
-    """What is known about a model class, found out at its first use."""
+    """What is known about a model class, determined at first use."""
     known = _known.get(cls)
     if known is None:
         known = _known[cls] = _plain_fields(cls)
@@ -69,7 +69,7 @@ def plain_fields(cls: type[BaseModel]) -> PlainFields:
 
 
 def runs_code(cls: type[BaseModel]) -> bool:
-    """Whether making an instance runs code of the user's: `__init__`, validators, `model_post_init`."""
+    """Whether creating an instance runs user code: `__init__`, validators, `model_post_init`."""
     decorators = cls.__pydantic_decorators__
     validators = [*decorators.field_validators.values(), *decorators.model_validators.values()]
     return (
@@ -85,7 +85,7 @@ def _is_own(decorator: Any) -> bool:
 
 
 def has_post_init(cls: type[BaseModel]) -> bool:
-    """Whether a class has a `model_post_init` of the user's: pydantic makes one of its own for private attributes."""
+    """Whether a class has a user-defined `model_post_init`: pydantic makes one of its own for private attributes."""
     for parent in cls.__mro__[: cls.__mro__.index(BaseModel)]:
         function = parent.__dict__.get("model_post_init")
         if function is not None and getattr(function, "__name__", "") != "init_private_attributes":
@@ -121,7 +121,7 @@ def _plain_fields(cls: type[BaseModel]) -> PlainFields:
 
 
 def _kind(annotation: Any, owner: type[BaseModel]) -> frozenset[type] | Fits | None:
-    """The scalar classes of an annotation, or what tests its values; None if pydantic may change or lose some."""
+    """The scalar classes of an annotation, or a test for its values; None if pydantic may change or lose some."""
     if annotation is None:
         return frozenset({type(None)})
     if isinstance(annotation, type) and annotation in SCALARS:
@@ -156,7 +156,7 @@ def _union(arguments: tuple[Any, ...], owner: type[BaseModel]) -> frozenset[type
         return scalars
     tests = [kind for _, kind in others if kind is not None]
     forms = [get_origin(argument) or argument for argument, _ in others]
-    # Only what JSON tells apart: a value and nothing else, or scalars, one list and one dict of what JSON has.
+    # Only alternatives that JSON distinguishes: one type and None; or scalars, one list and one dict of JSON values.
     if len(others) > 1 or not scalars <= {type(None)}:
         if any(form not in (list, dict) for form in forms) or len(set(forms)) < len(forms):
             return None
@@ -201,7 +201,7 @@ def _items(kind: frozenset[type] | Fits) -> Fits:
 
 
 def is_json(value: Any) -> bool:
-    """Whether JSON has the value as it is: nothing but its own classes is in it."""
+    """Whether JSON has the value as it is: it consists of JSON's own classes only."""
     kind = type(value)
     if kind in SCALARS:
         return True
@@ -222,7 +222,7 @@ def _enum(cls: type[Enum], owner: type[BaseModel]) -> Fits | None:
 
 
 def _model(cls: type[BaseModel]) -> Fits:
-    # Looked up when it is used: a model may contain itself.
+    # Looked up on use: a model may contain itself.
     def fits(value: Any) -> bool:
         if type(value) is not cls or not plain_fields(cls).fit(value.__dict__):
             return False
@@ -259,7 +259,7 @@ _NONE, _MINUTE = timedelta(0), timedelta(minutes=1)
 
 
 def is_standard(value: Any) -> bool:
-    """Whether pydantic writes and reads a value of one of the classes below, or bytes as base64, exactly."""
+    """Whether pydantic writes and reads this value exactly; for the classes below, and for bytes as base64."""
     test = _TESTS.get(type(value))
     return test is None or test(value)
 

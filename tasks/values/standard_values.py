@@ -1,4 +1,4 @@
-"""Values of standard classes without parts, each as JSON: dates, numbers, paths, addresses, URLs, classes."""
+"""Values of standard classes, which have no parts, as JSON: dates, numbers, paths, addresses, URLs, classes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Atom:
     """A value without parts, as JSON.
 
     Attributes:
-        name: Of its class.
+        name: The name of its class.
         value: JSON that people can read.
-        more: What else it takes to make it again; None if nothing.
+        more: Further data needed to create it again; None if nothing.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Atom:
 
 
 def atom_of(value: Any) -> Atom | None:
-    """The value as JSON; None if its class is not among these.
+    """The value as JSON; None if its class is not one of these.
 
     Raises:
-        NotJson: It is, but the value cannot be restored.
+        NotJson: The class is one of these, but the value cannot be restored.
     """
     kind = type(value)
     if write := _WRITERS.get(kind):
@@ -66,11 +66,11 @@ def atom_of(value: Any) -> Atom | None:
 
 
 def is_text_class(cls: type) -> bool:
-    """Whether instances are made of their own text, or of the number that they are."""
+    """Whether instances are created from their own text, or from the number that they are."""
     return cls.__module__ in _TEXT_MODULES or issubclass(cls, str | int | float)
 
 
-#: Modules whose classes are made of their own text.
+#: Modules whose classes are created from their own text.
 _TEXT_MODULES = frozenset({networks.__name__, Url.__module__, "pydantic_core._pydantic_core"})
 
 
@@ -78,7 +78,7 @@ def _as_text(value: Any, name: str) -> Atom:
     text = str(value)
     try:
         same = type(value)(text) == value
-    except Exception:  # a class that is made otherwise
+    except Exception:  # a class that is created otherwise
         same = False
     if not same:
         raise NotJson(f"holds a {name} that cannot be restored from its text", ADVICE)
@@ -91,7 +91,7 @@ def _of_subclass(value: str | int | float) -> Atom:
     shown = plain(value) if plain is not str else str.__str__(value)
     try:
         same = loaded_class(qualified_name(kind), plain) is kind and _equal(kind(shown), value)
-    except Exception:  # a constructor of another shape
+    except Exception:  # a constructor with another signature
         same = False
     if not same:
         raise NotJson(
@@ -110,7 +110,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def vars_of(value: Any) -> dict[str, Any]:
-    """The attributes that an instance has beside what its class gives it."""
+    """The attributes that an instance has in addition to those of its class."""
     return getattr(value, "__dict__", {})
 
 
@@ -130,7 +130,7 @@ def _zone(value: datetime | time) -> Any:
         return None
     if isinstance(zone, ZoneInfo) and zone.key is not None:
         return [zone.key, value.fold]
-    if isinstance(value, datetime):  # the offset of that instant stands for a zone of another class
+    if isinstance(value, datetime):  # a zone of another class is replaced by its offset at that time
         return None
     raise NotJson(f"holds a time in the zone {zone!r}, which has no offset without a date", "Send a datetime.")
 
@@ -140,7 +140,7 @@ def _read_in_zone(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
         found = read(text)
         if more is None:
             return found
-        # The wall clock counts: the zone may have another offset here than in the text, which is for people.
+        # The wall clock counts: the zone may have another offset here than in the text, which is for human readers.
         key, fold = more
         return found.replace(tzinfo=ZoneInfo(key), fold=fold)
 
@@ -217,11 +217,11 @@ _WRITERS: Mapping[type, Callable[[Any], Atom]] = {
     re.Pattern: _pattern,
 }
 
-#: By the name of the class, what makes a value of the JSON and `more` of an `Atom`.
+#: By class name: creates a value from the `value` and `more` of an `Atom`.
 ATOMS: Mapping[str, Callable[[Any, Any], Any]] = {
     **{qualified_name(kind): (lambda text, _, kind=kind: kind(text)) for kind in _TEXTS},  # type: ignore[misc]
     **{name: (lambda text, _, kind=kind: kind(text)) for kind, name in _PATHS.items()},  # type: ignore[misc]
-    # A path of the other kind of system is one of this system where it is read.
+    # A path of another kind of system is read as a path of this system.
     **{f"pathlib.{name}": (lambda text, _: pathlib.Path(text)) for name in ("PosixPath", "WindowsPath")},
     "builtins.bytes": _read_bytes(bytes),
     "builtins.bytearray": _read_bytes(bytearray),

@@ -1,4 +1,4 @@
-"""What a person types for a field, read by the field's type: `3` is text where the field is text."""
+"""Reads text that a person typed by the type of the field: `3` is text if the field is text."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 
 def read_typed(text: str, declared: Any) -> Any:
-    """The value that a text means.
+    """The value that a text stands for.
 
     Args:
-        text: As it was typed.
+        text: The text as it was typed.
         declared: Type of the field; Any if it is not known.
 
-    Returns:
-        The text itself where the field is text, or where it is not valid JSON; the JSON where it is a value of the
-        field; else the text, if the field can be read from it.
+        Returns:
+            The text itself if the field is text, or if it is not valid JSON. Else the JSON value, unless it does not
+            fit the field and the text does.
     """
     if declared is str:
         return text
@@ -36,10 +36,10 @@ def read_typed(text: str, declared: Any) -> Any:
 
 
 def read_json(text: str) -> Any:
-    """Strict JSON.
+    """Parse strict JSON.
 
     Raises:
-        ValueError: It is none. NaN and infinities, which Python's parser would read, are none.
+        ValueError: It is not strict JSON. NaN and infinities, which Python's parser accepts, are not either.
     """
     return json.loads(text, parse_constant=_refuse_constant)
 

@@ -1,4 +1,4 @@
-"""A workflow class as a graph: definition, validation, plan, and the registry of what can run here.
+"""A workflow class as a graph: definition, validation, plan, and the registry of the workflows that can run here.
 
 `Workflow` itself, with `run`, is in `client`.
 Read `definition.py` first.

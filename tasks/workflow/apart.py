@@ -1,4 +1,4 @@
-"""Instances of one name whose runs are executed elsewhere, by one instance there: they must not differ."""
+"""Refuses differing instances with the same name if their runs are executed by a single instance elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PLAIN = (str, int, float, bool, bytes, Enum, type(None))
 
 
 def constructor_values(workflow: WorkflowDefinition) -> dict[str, Any]:
-    """What an instance was made with: arguments of its class's own that it keeps under their names, if they are plain.
+    """The plain values of an instance's own constructor arguments, if it stores them in attributes of the same names.
 
-    Other values may be equal without being comparable, as two clients of one service are.
+    Other values, such as two clients of one service, may be equivalent without comparing equal.
     """
     kept = vars(workflow)
     found = {name: kept.get(name, kept.get(f"_{name}", _MISSING)) for name in _own_parameters(type(workflow))}
@@ -24,10 +24,10 @@ def constructor_values(workflow: WorkflowDefinition) -> dict[str, Any]:
 
 
 def check_same(name: str, first: dict[str, Any], workflow: WorkflowDefinition) -> None:
-    """Refuse an instance that was made with other values than the first one of its name.
+    """Refuse an instance whose constructor values differ from those of the first instance with its name.
 
     Raises:
-        WorkflowValidationError: Workers would execute its runs, or those of the first one, as the other's.
+        WorkflowValidationError: They differ, so workers would execute the runs of one of them with the other's values.
     """
     values = constructor_values(workflow)
     for each in first.keys() & values.keys():

@@ -1,4 +1,4 @@
-"""What can be known of a workflow before it runs: its steps, its events, and whether they fit together."""
+"""What is known about a workflow before it runs: its steps, its events, and whether they fit together."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from .validation import check_workflow, start_event_class, stop_event_class
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """What is known of the steps of a class, whatever its instances are given.
+    """What is known about the steps of a class, independent of its instances.
 
     Attributes:
-        start, stop: The event classes a run begins and ends with.
-        valid: Of what has passed all checks but these graph checks: whether it has a human in the loop.
+        start, stop: The event classes with which a run begins and ends.
+        valid: Graph checks that were skipped -> whether the workflow has a human in the loop; all other checks passed.
     """
 
     start: type[StartEvent]
@@ -40,7 +40,7 @@ class _Checked:
     valid: dict[frozenset[GraphCheck], bool] = field(default_factory=dict)
 
 
-#: A class is checked once, however many instances of it are run, until its steps change.
+#: A class is checked once, however many of its instances run, until its steps change.
 _checked: WeakKeyDictionary[ClassSteps, _Checked] = WeakKeyDictionary()
 
 
@@ -57,7 +57,7 @@ P = TypeVar("P")
 
 
 class _GivesWay(Generic[P]):
-    """A property that an attribute or a step of the user's of the same name replaces."""
+    """A property that a user's attribute or step with the same name replaces."""
 
     def __init__(self, read: Callable[[Any], P]) -> None:
         self._read = read
@@ -68,20 +68,20 @@ class _GivesWay(Generic[P]):
 
 
 def serializer_of(workflow: WorkflowDefinition) -> BaseSerializer | None:
-    """What snapshots of a workflow's runs are written and read with where none is named; None is JSON."""
+    """The default serializer for snapshots of a workflow's runs; None is JSON."""
     return workflow._serializer
 
 
 def resources_of(workflow: WorkflowDefinition) -> ResourceManager:
-    """The manager of the resources of a workflow's steps: the one it was given, else its own."""
+    """The manager of the resources of a workflow's steps: the one passed to the constructor, else its own."""
     return workflow._own_resources if workflow._resource_manager is None else workflow._resource_manager
 
 
 def state_class_of(cls: type) -> type[BaseModel] | None:
-    """The state model that the steps' `Context[State]` annotations agree on: the most derived one; None if none.
+    """The most derived state model among the steps' `Context[State]` annotations; None if there is none.
 
     Raises:
-        ValueError: The annotated models do not all derive from each other.
+        ValueError: It does not derive from all the others.
     """
     steps = steps_of(cls)
     named = {config.state_class: name for name, config in steps.items() if config.state_class is not None}
@@ -98,9 +98,9 @@ def state_class_of(cls: type) -> type[BaseModel] | None:
 
 
 class WorkflowDefinition:
-    """The definition half of `Workflow`, which documents the arguments; `workflow.py` adds running."""
+    """The definition half of `Workflow`. `Workflow` (in `workflow.py`) documents the arguments and adds running."""
 
-    #: Whether what a step got from `ctx.store` and changed in place is written back when the step ends.
+    #: Whether values that a step got from `ctx.store` and changed in place are written back when the step ends.
     writes_back: ClassVar[bool] = False
     _instrumentation: ClassVar[Instrumentation | None] = None
     _class_timeout: ClassVar[float | None] = OF_CLASS
@@ -160,7 +160,7 @@ class WorkflowDefinition:
 
     @classmethod
     def start_and_stop(cls) -> tuple[type[StartEvent], type[StopEvent]]:
-        """The event classes that a run begins and ends with.
+        """The event classes with which a run begins and ends.
 
         Raises:
             WorkflowConfigurationError: The steps do not have exactly one of each.
@@ -173,7 +173,7 @@ class WorkflowDefinition:
         """Register a decorated free function as a step of this class (not of its subclasses).
 
         Raises:
-            WorkflowValidationError: It is not decorated, or the class has a step of that name.
+            WorkflowValidationError: The function is not decorated, or the class already has a step with its name.
         """
         name = func.__name__
         if config_of(func) is None:
@@ -190,12 +190,12 @@ class WorkflowDefinition:
 
     @property
     def workflow_name(self) -> str:
-        """The name runs are stored and found under, on every machine."""
+        """The name under which runs are stored and found, on every machine."""
         return self._workflow_name or qualified_name(type(self))
 
     @_GivesWay
     def serializer(self) -> BaseSerializer | None:
-        """What snapshots of its runs are written and read with where none is named; None is JSON."""
+        """The default serializer for snapshots of its runs; None is JSON."""
         return serializer_of(self)
 
     @_GivesWay
@@ -204,7 +204,7 @@ class WorkflowDefinition:
         return steps_of(type(self))
 
     def step_function(self, name: str) -> Callable[..., Any]:
-        """The callable of a step: methods bound to this instance, free functions as they are.
+        """The callable of a step: methods bound to this instance, free functions unchanged.
 
         Raises:
             WorkflowStepDoesNotExistError: The workflow has no step of this name.
@@ -219,17 +219,17 @@ class WorkflowDefinition:
 
     @_GivesWay
     def resource_manager(self) -> ResourceManager:
-        """The manager of the resources of this instance's steps: the one it was given, else its own."""
+        """The manager of the resources of this instance's steps: the one passed to the constructor, else its own."""
         return resources_of(self)
 
     @property
     def start_event_class(self) -> type[StartEvent]:
-        """The event class a run begins with."""
+        """The event class with which a run begins."""
         return self._start_event_class
 
     @property
     def stop_event_class(self) -> type[StopEvent]:
-        """The event class a run ends with."""
+        """The event class with which a run ends."""
         return self._stop_event_class
 
     def with_options(
@@ -242,15 +242,15 @@ class WorkflowDefinition:
         """A copy whose runs have these options: `flow.with_options(tags=["import"], priority=3).run(…)`.
 
         Args:
-            tags: Texts by which runs are found again: `umbel.runs(tags=…)`, `umbel runs --tag`. At most 32 of 1 to 100
-                characters. None leaves them as they are.
+            tags: Texts for finding runs: `umbel.runs(tags=…)`, `umbel runs --tag`. At most 32 of 1 to 100 characters.
+                None does not change them.
             priority: Celery priority of the steps that have none of their own, from 0: on Redis 0 is served first, on
-                RabbitMQ the highest number. None leaves it as it is.
-            retention: How long a run is kept once it has ended, in seconds or as a `timedelta`. None leaves it as it
-                is: what the class says, as in `class Flow(Workflow, retention=3600)`, else UMBEL_RETENTION_SECONDS.
+                RabbitMQ the highest number. None does not change it.
+            retention: How long an ended run is kept, in seconds or as a `timedelta`. None does not change it: the
+                class's value, as in `class Flow(Workflow, retention=3600)`, else UMBEL_RETENTION_SECONDS.
 
         Raises:
-            WorkflowValidationError: An option is not usable.
+            WorkflowValidationError: An option is invalid.
         """
         options = dict(self._run_options)
         if tags is not None:
@@ -264,7 +264,7 @@ class WorkflowDefinition:
         return made
 
     def run_arguments(self) -> dict[str, Any]:
-        """What of this instance travels with its runs, as arguments of `Runtime.start`."""
+        """The settings of this instance that are stored with its runs, as arguments of `Runtime.start`."""
         instrumentation = type(self)._instrumentation
         more = {} if instrumentation is None else instrumentation.run_options(self)
         return {
@@ -275,7 +275,7 @@ class WorkflowDefinition:
 
     @property
     def events(self) -> list[type[Event]]:
-        """Every event class the steps accept or return."""
+        """Every event class that the steps accept or return."""
         found: dict[type[Event], None] = {}
         for config in steps_of(type(self)).values():
             found |= dict.fromkeys([*config.accepted_events, *config.emits])
@@ -283,10 +283,10 @@ class WorkflowDefinition:
 
     @_GivesWay
     def state_class(self) -> type[BaseModel] | None:
-        """The state model that the steps' `Context[State]` annotations agree on: the most derived one; None if none.
+        """The most derived state model among the steps' `Context[State]` annotations; None if there is none.
 
         Raises:
-            ValueError: The annotated models do not all derive from each other.
+            ValueError: It does not derive from all the others.
         """
         return state_class_of(type(self))
 
@@ -295,22 +295,22 @@ class WorkflowDefinition:
 
         Args:
             validate_resource_configs: Also read the files of every `ResourceConfig`.
-            validate_resources: Also call the factories of every `Resource`. Blocks until they are done, on an event
-                loop of its own, even where one is running. What plain factories return is kept for the steps of this
-                process; what belongs to an event loop is created again on theirs.
+            validate_resources: Also call the factories of every `Resource`. Blocks until they are done, on a separate
+                event loop, even if one is running. Values of plain factories are kept for the steps of this process;
+                values that belong to an event loop are created again on the steps' loop.
 
         Returns:
             Whether the workflow has a human in the loop.
 
         Raises:
-            WorkflowValidationError: They do not fit, a config cannot be read or a resource cannot be created; the text
-                lists every problem.
-            ValueError: The steps' state models do not fit, see `state_class`; or the dependencies of a resource are
+            WorkflowValidationError: The steps do not fit together, a config cannot be read or a resource cannot be
+                created; the message lists every problem found by the check that failed.
+            ValueError: The steps' state models do not match, see `state_class`; or the dependencies of a resource are
                 circular.
         """
         steps = steps_of(type(self))
         human_in_the_loop = check_workflow(type(self).__name__, steps, self._skip_graph_checks)
-        state_class_of(type(self))  # raises when the models do not fit
+        state_class_of(type(self))  # raises if the models do not match
         _checked_class(type(self)).valid[self._skip_graph_checks] = human_in_the_loop
         if validate_resource_configs:
             self._refuse_unreadable_configs(steps)
@@ -329,7 +329,7 @@ class WorkflowDefinition:
             raise WorkflowValidationError(f"Workflow {type(self).__name__!r} {fault}:\n{listed}")
 
     def ensure_valid(self) -> bool:
-        """Validate unless that was done since the last `add_step`, or is disabled (then the answer is False).
+        """Validate unless this was done since the last `add_step` or is disabled (then the result is False).
 
         Steps are checked once per class, configs once per instance.
         """
@@ -353,7 +353,7 @@ def _check_resource_manager(manager: object) -> None:
         raise WorkflowValidationError(f"resource_manager must be a ResourceManager or None, got {manager!r}.")
 
 
-#: What an instance lacks whose `__init__` has not called this module's.
+#: Attributes that an instance lacks if its `__init__` did not call `WorkflowDefinition.__init__`.
 _SET_BY_INIT = frozenset(
     {
         "_timeout",

@@ -1,30 +1,29 @@
 """Which steps run inside which fan-out: the analysis behind joins and behind two rules of validation.
 
 A step that returns a list opens a *stream* for its elements. Everything that follows from an element, step by step,
-happens at the *level* of that stream, until a `collect` step takes it in. Each `collect` step at the level of a stream
-is called once, with the stream's whole list, and what it returns belongs to the level of the step that opened the
+happens at the *level* of that stream, until a `collect` step gathers it. Each `collect` step at the level of a stream
+is called once, with the stream's whole list, and the event it returns belongs to the level of the step that opened the
 stream.
 
     split(StartEvent) -> list[Page]
     scan(Page) -> list[Line]                # opens a stream inside each of split's
     read(Line) -> Word
-    count(list[Word]) -> Total              # takes in what happens at the level of scan
-    report(list[Total]) -> StopEvent        # takes in what happens at the level of split
+    count(list[Word]) -> Total              # gathers the events at the level of scan
+    report(list[Total]) -> StopEvent        # gathers the events at the level of split
 
-Level of `scan`: Line and Word; `count` collects there. Level of `split`: Page, and, because `scan` runs there, what
-`count` returns: Total; `report` collects there. So `scan` joins at `count`, and `split` joins at `report`.
+Level of `scan`: Line and Word; `count` collects there. Level of `split`: Page, and, because `scan` runs there, the
+event that `count` returns: Total; `report` collects there. So `scan` joins at `count`, and `split` joins at `report`.
 
-The rule, for the level of one fan-out step; `top` starts with the start event and human responses instead:
+The rules for the level of one fan-out step; `TOP` starts with the start event and human responses instead:
 
 1. The classes inside its `list[…]` are at the level.
 2. A step whose event is at the level runs there, and its single returns are at the level. An `all_of` step runs there
    once all its parameters can be filled there.
-3. A fan-out step that runs there has its `collect` steps run there too; its list elements are on a level of their own.
-4. The `@catch_error` handler of a step that runs there runs there.
-5. A `collect` step whose event is at the level takes it in: it collects there, which does not mean that it runs there.
+3. The `collect` steps of a fan-out step that runs there run there too; its list elements are at a separate level.
+4. The `@catch_error` handler of a step that runs there runs there too.
+5. A `collect` step whose event is at the level collects there, which does not mean that it runs there.
 
-All levels are found together, by applying the rules until nothing changes, which also settles steps that feed
-themselves.
+All levels are found together by applying the rules until nothing changes, which also handles cycles of steps.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class FanOutLevel:
     Attributes:
         events: Event classes that can occur.
         runs: Steps that can run.
-        collects: `collect` steps that take in events of this level.
+        collects: `collect` steps that gather events of this level.
     """
 
     events: set[type[Event]]
@@ -54,12 +53,12 @@ class FanOutLevel:
     collects: set[str] = field(default_factory=set)
 
     def size(self) -> int:
-        """How much is known; it only ever grows."""
+        """The number of facts found; it only ever grows."""
         return len(self.events) + len(self.runs) + len(self.collects)
 
 
 def fan_out_levels(steps: Mapping[str, StepConfig]) -> dict[str, FanOutLevel]:
-    """The level of each fan-out step by its name, and the one outside all of them as `TOP`."""
+    """The level of each fan-out step by the step's name, and the level outside all of them as `TOP`."""
     levels = {TOP: FanOutLevel(set(_arriving(steps.values())))}
     levels.update(
         {name: FanOutLevel(set(config.list_returns)) for name, config in steps.items() if config.list_returns}

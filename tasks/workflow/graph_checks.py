@@ -1,4 +1,4 @@
-"""The three checks on a workflow's graph that an author may switch off, for the workflow or for a step."""
+"""The three graph checks of a workflow. An author may switch them off for the workflow, and two of them for a step."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _Edges: TypeAlias = Mapping[_Node, Collection[_Node]]
 def graph_problems(
     steps: Mapping[str, StepConfig], start: type[StartEvent], skip: Collection[GraphCheck] = ()
 ) -> Iterator[str]:
-    """Yield what the graph checks find, one two-line text for each check.
+    """Yield the problems that the graph checks find, as one two-line text for each failed check.
 
     Args:
         steps: The steps by name.
         start: The event a run begins with.
-        skip: Checks left out for all steps.
+        skip: Checks to leave out for all steps.
     """
     forward = _edges(steps, start)
     events = [node for node in forward if isinstance(node, type)]

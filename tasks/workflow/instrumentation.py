@@ -1,4 +1,4 @@
-"""The seam for what is put around the steps of a class of workflows."""
+"""The interface for code that wraps the steps of a workflow class."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 
 class Instrumentation(Protocol):
-    """What is done around the steps of workflows, and what their runs keep for that among their options."""
+    """Wraps the steps of workflows, and stores what it needs in the options of their runs."""
 
     def run_options(self, workflow: object) -> dict[str, Any]:
-        """A run of this workflow is about to be started: what it keeps, as JSON."""
+        """The options, as JSON values, to store with a run of this workflow that is about to be started."""
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """What is called instead of a step's function: a coroutine function if that is one."""
+        """The function to call instead of a step's function; a coroutine function if the step's function is one."""

@@ -1,4 +1,4 @@
-"""Events that people send into runs, as processes need them that have not loaded the code."""
+"""Events that people send into runs, described for processes that have not loaded the workflows' code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from .definition import WorkflowDefinition
 
 
 def events_from_outside(workflows: Iterable[WorkflowDefinition]) -> dict[str, Any]:
-    """Name -> fields (see `described`) of the answers to questions that are loaded, and of what steps accept although
-    no step returns it."""
+    """Event name -> fields (see `described`) of all events that may be sent from outside.
+
+    These are all loaded subclasses of `HumanResponseEvent`, and events that a step accepts but no step returns.
+    """
     found = set(_below(HumanResponseEvent))
     for workflow in workflows:
         steps = steps_of(type(workflow)).values()

@@ -1,4 +1,4 @@
-"""Turns a workflow class into its `Plan`: the same steps as names and numbers, for the orchestrator."""
+"""Turns a workflow into its `Plan`: the same steps as names and numbers, for the orchestrator."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ..steps.discovery import steps_of
 from .definition import WorkflowDefinition
 from .fan_out_levels import fan_out_levels
 
-#: Executions of one step that one run may have dispatched at a time. The broker's queue is shared: a fan-out that put
-#: everything into it would delay every other run until all of it is done.
+#: How many executions of one step a run may have dispatched at a time. The broker's queue is shared: a fan-out that put
+#: all its work into the queue would delay every other run until that work is done.
 MOST_AT_ONCE = 500
 
 
 def build_plan(workflow: WorkflowDefinition, *, qualified: bool = False) -> Plan:
     """Build the plan of a workflow; equal workflows give equal plans.
 
-    A fan-out step is `collected_by` the `collect` steps at the level of its stream; module `fan_out_levels` says which
-    those are. `@catch_error` routing is part of the plan, whether or not the workflow is validated.
+    A fan-out step is `collected_by` the `collect` steps at the level of its stream, see module `fan_out_levels`.
+    `@catch_error` routing is part of the plan, whether or not the workflow is validated.
 
     Args:
         workflow: The workflow; it need not be valid.
-        qualified: Name tasks by the workflow's whole name, because another workflow has the same last part.
+        qualified: Use the workflow's full name in task names, because another workflow has the same last part.
     """
     steps = steps_of(type(workflow))
     levels = fan_out_levels(steps)
@@ -48,7 +48,7 @@ def task_name(workflow_name: str, step_name: str, *, qualified: bool = False) ->
 
 
 def last_part(workflow_name: str) -> str:
-    """What a workflow is called for short: `Order` of `shop.flows.Order`; of an agent with the agent's whole name."""
+    """A workflow's short name: `Order` for `shop.flows.Order`; a part after a colon (an agent's name) is kept whole."""
     path, colon, agent = workflow_name.partition(":")
     return f"{path.rpartition('.')[2]}{colon}{agent}"
 

@@ -1,7 +1,7 @@
-"""What this process can execute: workflows by name, registered as instance, class or factory.
+"""The workflows that this process can execute, by name, registered as instance, class or factory.
 
-A step's `self` is the worker's own instance, built here once and never sent over the wire. A workflow that cannot be
-built is an error at start; the text says how to register it.
+A step's `self` is the worker's own instance, which is built here once and never sent over the wire. A workflow that
+cannot be built is an error at startup; the message says how to register it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Registrable = WorkflowDefinition | type[WorkflowDefinition] | Callable[[], Workf
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """One workflow as this process runs it, with all that executing a step needs, looked up once."""
+    """A workflow in this process, with everything needed to execute its steps, looked up once."""
 
     workflow: WorkflowDefinition
     plan: Plan
@@ -40,11 +40,11 @@ class Registered:
 
     @property
     def name(self) -> str:
-        """The workflow's name, by which runs find it."""
+        """The workflow's name, by which its runs find it."""
         return self.workflow.workflow_name
 
     def has(self, lacked: str) -> bool:
-        """Whether this is what parked work lacks: a class of events, or a plan that does not route some event."""
+        """Whether this has what parked work lacks: an event class, or a plan that does not route a certain event."""
         if not lacked.startswith(NOT_ROUTING):
             return self.events.knows(lacked)
         name, *parents = lacked.removeprefix(NOT_ROUTING).split()
@@ -56,34 +56,34 @@ class Registry:
 
     def __init__(self, queue_of: Callable[[str], str | None] = lambda _: None) -> None:
         """Args:
-        queue_of: Where a task is to be sent if its step names no queue; None is the deployment's default queue.
+        queue_of: The queue of a task whose step names none; None is the deployment's default queue.
         """
         self._queue_of = queue_of
-        #: Called with a workflow that a step is about to start, which this process may not execute yet.
+        #: Called with a workflow that a step is about to start and that is not registered here.
         self.prepare: Callable[[WorkflowDefinition], object] = lambda _: None
-        #: Whether runs that are started here may be executed here, by the instance that each was started on.
+        #: Whether runs started here may be executed here, each by the instance on which it was started.
         self.executes = False
         self._known: dict[str, Registered] = {}
-        #: What was registered by name, not merely run.
+        #: Workflows that were registered explicitly, not just run.
         self._declared: dict[str, Registrable] = {}
         self._of_runs: dict[str, Registered] = {}
-        #: What the first instance of a name was made with, where runs are executed elsewhere.
+        #: Constructor values of the first instance of each name, if runs are executed elsewhere.
         self._made_with: dict[str, dict[str, Any]] = {}
         self._of_ended: dict[str, ReferenceType[WorkflowDefinition]] = {}
         self._lock = threading.Lock()
 
     def add(self, workflow: Registrable, *, to_run: bool = False) -> Registered:
-        """Register an instance, a class that needs no arguments, or a function that makes an instance.
+        """Register an instance, a class that needs no arguments, or a factory.
 
-        Registering the same again replaces it, and an instance or function replaces the bare class.
+        Registering the same workflow again replaces it, and an instance or factory replaces the bare class.
 
         Args:
             workflow: What to register.
-            to_run: It is about to be run here, and is kept for that run: any number of instances may have one name.
+            to_run: It is about to be run here and is kept for that run: any number of instances may share a name.
 
         Raises:
-            WorkflowValidationError: It cannot be built, another class has its name, or another instance is registered
-                under it.
+            WorkflowValidationError: It cannot be built, another class has its name, or another instance or factory is
+                registered under it.
         """
         instance = self._build(workflow)
         name = instance.workflow_name
@@ -104,22 +104,23 @@ class Registry:
             if known is not None and _is_same_code(known, instance):
                 registered = _with_instance(known, instance)
                 if to_run and name in self._declared:
-                    return registered  # runs that began elsewhere belong to the one that was registered
+                    return registered  # runs that began elsewhere belong to the registered instance
             else:
                 registered = self._read(instance)
             self._known[name] = registered
         return registered
 
     def of(self, workflow: WorkflowDefinition) -> Registered:
-        """The entry of a workflow that is about to be run: the known one if it has the same code, else a new one."""
+        """The entry for a workflow that is about to be run: the known one if it has the same code, else a new one."""
         known = self._known.get(workflow.workflow_name)
         return known if known is not None and _is_same_code(known, workflow) else self.add(workflow, to_run=True)
 
     def keep(self, run_id: str, workflow: WorkflowDefinition) -> None:
-        """A run begins on this instance: while this process has it, no other one executes the run here.
+        """Record that a run begins on this instance: in this process only this instance executes the run.
 
         Raises:
-            WorkflowValidationError: It is executed elsewhere, and an instance with other values was run under its name.
+            WorkflowValidationError: The run is executed elsewhere, and an instance with other constructor values was
+                run under the same name before.
         """
         if not self.executes:
             name = workflow.workflow_name
@@ -131,7 +132,7 @@ class Registry:
             self._of_runs[run_id] = _with_instance(known, workflow)
 
     def run_ended(self, run_id: str) -> None:
-        """A run has ended. Should it be resumed, its instance is found as long as something else keeps it."""
+        """A run has ended: keep only a weak reference to its instance, in case the run is resumed."""
         with self._lock:
             if (kept := self._of_runs.pop(run_id, None)) is not None:
                 self._of_ended[run_id] = ref(kept.workflow)
@@ -173,7 +174,7 @@ class Registry:
         return instance
 
     def find(self, name: str, run_id: str | None = None) -> Registered | None:
-        """The workflow of this name, if this process can run it: for a run that began here, the one it began on."""
+        """The workflow with this name, if this process can run it; for a run that began here, its own instance."""
         if run_id is not None:
             kept = self._of_runs.get(run_id)
             if kept is None and (ended := self._of_ended.get(run_id)) is not None and (instance := ended()) is not None:
@@ -183,7 +184,7 @@ class Registry:
         return self._known.get(name)
 
     def task_of(self, workflow: str, step: str) -> str | None:
-        """The Celery task of a step here; another process may call it otherwise (`plan_builder.task_name`)."""
+        """The Celery task name of a step here; it may differ in other processes (`plan_builder.task_name`)."""
         known = self._known.get(workflow)
         plan = None if known is None else known.plan.by_name.get(step)
         return None if plan is None else plan.task
@@ -215,21 +216,22 @@ def _identity(workflow: WorkflowDefinition) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-#: How many runs that have ended are remembered with their instances.
+#: For how many ended runs the instance is remembered.
 _MOST_ENDED = 1000
 
-#: What was passed to `umbel.register()`: target modules call it while they are loaded, before any worker exists.
+#: The arguments of `umbel.register()`, which target modules call while they are loaded, before any worker exists.
 declared: list[Registrable] = []
 
 
 def register(workflow: Registrable, *, name: str | None = None) -> Registrable:
-    """Say how workers build a workflow: an instance, a class that needs no arguments, or a factory.
+    """Register how workers build a workflow: an instance, a class that needs no arguments, or a factory.
 
-    Call it at module level of a module that the worker loads. A class that needs no arguments registers itself.
+    Call it at the top level of a module that the worker loads. A class that needs no arguments is registered
+    automatically.
 
     Args:
         workflow: The workflow.
-        name: What its runs are stored and found under; several instances of one class need one each.
+        name: The name under which its runs are stored and found; each of several instances of a class needs its own.
 
     Returns:
         Its argument, so that it can decorate a factory.

@@ -1,4 +1,4 @@
-"""What a workflow says of its runs: how long they may take and are kept, their priority, their tags."""
+"""The options of a workflow's runs: time limit, retention, priority, tags."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ..events.event import HumanResponseEvent, InputRequiredEvent
 from ..steps.decorators import StepConfig
 from .source import mentions
 
-#: Most tags of a run, and characters of each: they are read with every run that is looked through.
+#: Most tags of a run, and most characters of each: they are read with every run in a search.
 _MAX_TAGS, _MAX_TAG_CHARACTERS = 32, 100
 
 
 class _OfClass(float):
-    """No time limit is given: the one of the class holds, else this one."""
+    """The type of `OF_CLASS`: no time limit is given, so the class's limit applies, else this number of seconds."""
 
 
-#: The time limit of runs of a workflow that waits for nobody.
+#: The default time limit of runs of a workflow that does not wait for people.
 OF_CLASS = _OfClass(45.0)
 
 
 def check_timeout(timeout: object) -> None:
-    """Raise WorkflowValidationError unless it is a number of seconds, or None."""
+    """Raise WorkflowValidationError unless `timeout` is a number of seconds or None."""
     if timeout is not None and not is_duration(timeout):
         raise WorkflowValidationError(
             f"timeout must be a number of seconds up to {LONGEST_SECONDS:,}, got {timeout!r}. Pass None for no limit."
@@ -32,10 +32,10 @@ def check_timeout(timeout: object) -> None:
 
 
 def retention_option(retention: object) -> dict[str, int]:
-    """The option of a run that says how long it is kept once it has ended; `lib/retention.lua` reads it.
+    """The run option that says how long an ended run is kept; `lib/retention.lua` reads it.
 
     Raises:
-        WorkflowValidationError: It is neither a positive number of seconds nor a positive `timedelta`.
+        WorkflowValidationError: `retention` is neither a positive number of seconds nor a positive `timedelta`.
     """
     seconds = retention.total_seconds() if isinstance(retention, timedelta) else retention
     if not is_duration(seconds) or seconds < 0.001:
@@ -47,10 +47,10 @@ def retention_option(retention: object) -> dict[str, int]:
 
 
 def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags, each once.
+    """The tags without duplicates.
 
     Raises:
-        WorkflowValidationError: They are a single text, too many or too long, or something else than texts.
+        WorkflowValidationError: `tags` is a single string, or the tags are too many, too long or not strings.
     """
     if isinstance(tags, str):
         raise WorkflowValidationError(f"tags must be a list of texts, got the text {tags!r}. Write tags=[{tags!r}].")
@@ -76,14 +76,14 @@ def checked_priority(priority: object) -> int:
 
 
 def default_limit(of_class: float | None, steps: Collection[StepConfig]) -> float | None:
-    """The limit of the class; else none for a workflow that waits for what may take as long as people do."""
+    """The class's time limit; else no limit for a workflow that waits for people or events, else the default limit."""
     if of_class is not OF_CLASS:
         return of_class
     return None if _waits_for_events(steps) else float(OF_CLASS)
 
 
 def _waits_for_events(steps: Collection[StepConfig]) -> bool:
-    """Whether a step asks people or takes their answers, or its own code mentions `wait_for_event`."""
+    """Whether a step asks people or accepts their answers, or its own code mentions `wait_for_event`."""
     return any(
         issubclass(event, InputRequiredEvent | HumanResponseEvent)
         for config in steps

@@ -1,4 +1,4 @@
-"""What a workflow's code is, which two processes compare to see whether they have the same, and what it mentions."""
+"""A digest of a workflow's code, by which processes detect that their code differs, and the names that it mentions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import CodeType, FunctionType, ModuleType
 from weakref import WeakKeyDictionary
 
 _PACKAGE = Path(__file__).parents[2]
-#: Code in these folders is installed, or umbel's own; it is not part of what a user edits.
+#: Code in these folders is installed or is umbel's own; users do not edit it.
 _INSTALLED = tuple(
     {
         *(f"{path}/" for name, path in sysconfig.get_paths().items() if "lib" in name),
@@ -28,8 +28,8 @@ class Source:
     """The code of a workflow.
 
     Attributes:
-        file: Where its class is.
-        digest: Of that file and of the user's own modules that it uses, as they are now.
+        file: The file that defines its class.
+        digest: A digest of that file and of the user's own modules that it uses, in their current version.
     """
 
     file: str
@@ -37,7 +37,7 @@ class Source:
 
 
 def source_of(cls: type) -> Source | None:
-    """The code of a class of workflows; None if it is in no file, as in a notebook."""
+    """The code of a workflow class; None if it is not in a file, as in a notebook."""
     own = _file_of(sys.modules.get(cls.__module__))
     if own is None:
         return None
@@ -48,12 +48,12 @@ def source_of(cls: type) -> Source | None:
 
 
 def user_files() -> set[Path]:
-    """The files of all modules that are imported and belong to the user."""
+    """The files of all imported modules that belong to the user."""
     return {Path(file) for module in list(sys.modules.values()) if (file := _file_of(module)) is not None}
 
 
 def _modules_of(cls: type) -> dict[str, bytes]:
-    """The user's modules that a class uses: its own and its bases', what those import, and so on."""
+    """The user's modules that a class uses: its own, those of its bases, and what they import, recursively."""
     found: dict[str, bytes] = {}
     open_ends = {each.__module__ for each in cls.__mro__}
     while open_ends:
@@ -64,7 +64,7 @@ def _modules_of(cls: type) -> dict[str, bytes]:
             continue
         with suppress(
             OSError, SyntaxError, ValueError
-        ):  # removed, or changed to what is no code, since it was imported
+        ):  # the file was removed, or changed to invalid code, after it was imported
             found[name] = b""
             found[name] = Path(file).read_bytes()
             open_ends |= set(_imported(ast.parse(found[name]), module.__package__ or "")) - found.keys()
@@ -72,7 +72,7 @@ def _modules_of(cls: type) -> dict[str, bytes]:
 
 
 def _imported(node: ast.AST, package: str) -> Iterator[str]:
-    """Modules that a module imports while it is imported itself, and some names that are none."""
+    """The names of modules that a module imports at import time, and some names that are not modules."""
     for each in ast.iter_child_nodes(node):
         if isinstance(each, ast.Import):
             yield from (name.name for name in each.names)
@@ -90,7 +90,7 @@ def _file_of(module: ModuleType | None) -> str | None:
 
 
 _PACKAGE_NAME = f"{__name__.partition('.')[0]}."
-#: Classes of workflows that were looked at: whether they mention it.
+#: Cache of `uses_start_event`.
 _uses_start_event: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
@@ -100,7 +100,7 @@ def uses_start_event(cls: type) -> bool:
         module = sys.modules.get(cls.__module__)
         functions = [*vars(module).values()] if module is not None else []
         for each in cls.__mro__:
-            # umbel's own code mentions it, too
+            # umbel's own code mentions it too
             functions += [] if each.__module__.startswith(_PACKAGE_NAME) else vars(each).values()
         found = _uses_start_event[cls] = any(
             isinstance(each, FunctionType) and mentions(each, "start_event") for each in functions

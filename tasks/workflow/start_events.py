@@ -1,4 +1,4 @@
-"""The start event of a run, from what its caller gave."""
+"""The start event of a run, from its caller's arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..steps.discovery import steps_of
 from .definition import WorkflowDefinition
 from .source import uses_start_event
 
-#: Among the options of a run.
+#: The run option that holds it.
 START_EVENT = "start_event"
 
 logger = logging.getLogger("umbel.runtime")
@@ -25,7 +25,7 @@ def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fiel
 
     Raises:
         ValueError: `given` is not a start event.
-        WorkflowRuntimeError: The fields do not make one, or `given` is of another class than the workflow takes.
+        WorkflowRuntimeError: The fields are invalid, or `given` is of a class that the workflow does not take.
     """
     cls = workflow.start_event_class
     if given is not None:
@@ -66,9 +66,9 @@ def _take_subclasses(workflow: WorkflowDefinition) -> bool:
 
 
 def kept_start_event(workflow: WorkflowDefinition, event: Envelope | None) -> dict[str, Any]:
-    """What of a start event is kept among the options of a run, which each of its attempts has: see `ctx.start_event`.
+    """The run options that keep a start event for all attempts of the run: see `ctx.start_event`.
 
-    Runs of workflows that do not mention it keep nothing.
+    Empty if the workflow's code does not mention `start_event`.
     """
     if event is None or not uses_start_event(type(workflow)):
         return {}

@@ -1,8 +1,8 @@
-"""Whether the steps of a workflow fit together: everything that can be checked before a run, in words an author can
-use.
+"""Checks that the steps of a workflow fit together: everything that can be checked before a run.
 
-Each rule is a function that yields problems. The rules about events, fan-outs and handlers are reported all at once;
-the graph checks follow only when those find nothing, since one missing event would fail most of them.
+Each rule is a function that yields problems, in words an author can use. The rules about events, fan-outs and handlers
+are reported together; the graph checks follow only if those find nothing, since one missing event would fail most of
+them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def start_event_class(workflow: str, steps: Steps) -> type[StartEvent]:
         steps: The steps by name.
 
     Raises:
-        WorkflowConfigurationError: None of them, or several.
+        WorkflowConfigurationError: The steps accept none, or several.
     """
     accepted = [(event, name) for name, config in _own(steps) for event in config.accepted_events]
     found = _named_by(StartEvent, accepted)
@@ -67,12 +67,12 @@ def stop_event_class(workflow: str, steps: Steps) -> type[StopEvent]:
 
 
 def _own(steps: Steps) -> list[tuple[str, StepConfig]]:
-    """Without the steps that run a child: their start and stop events are the child's."""
+    """The steps except those that run a child, whose start and stop events are the child's."""
     return [(name, config) for name, config in steps.items() if not config.is_child]
 
 
 def check_workflow(workflow: str, steps: Steps, skip_graph_checks: Collection[GraphCheck] = ()) -> bool:
-    """Check that the steps make a workflow.
+    """Check that the steps form a valid workflow.
 
     Args:
         workflow: The class's name, for messages.
@@ -83,8 +83,8 @@ def check_workflow(workflow: str, steps: Steps, skip_graph_checks: Collection[Gr
         Whether it has a human in the loop: emits `InputRequiredEvent` or accepts `HumanResponseEvent`.
 
     Raises:
-        WorkflowConfigurationError: No steps, or not exactly one start and one stop event class.
-        WorkflowValidationError: The steps do not fit together; every problem found is in the text.
+        WorkflowConfigurationError: There are no steps, or not exactly one start and one stop event class.
+        WorkflowValidationError: The steps do not fit together; the message lists every problem found.
     """
     if not steps:
         raise WorkflowConfigurationError(

@@ -1,4 +1,4 @@
-"""Makes the benchmarks importable as they are when started from the repository's root."""
+"""Makes the benchmarks importable as they are when started from the repository root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks run and tell what they are to tell. What they measure is nobody's business here."""
+"""The benchmarks run and print all their figures. The values themselves are not tested here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def latency(numbers: dict[str, list[float | None]], **targets: dict[str, float])
 
 @pytest.mark.timeout(300)
 def test_a_quick_run_has_a_number_of_umbel_in_every_row_and_a_point_on_every_curve() -> None:
-    # Of those that differ in their number of processes only, one is enough here.
+    # Of contenders that differ only in their number of processes, one is enough here.
     printed = run("--quick", "--repeat", "1", "--contenders", BY_HAND, CANVAS, DRAMATIQ, TASKIQ, LLAMA_INDEX, DBOS)
 
     for section in sections(QUICK):

@@ -1,4 +1,4 @@
-"""The benchmark of history runs and has every number."""
+"""The history benchmark runs and prints every figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of streams over HTTP reads everything and misses nothing."""
+"""The benchmark of streams over HTTP reads all events and misses none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of sessions asks, and no answer goes astray."""
+"""The session benchmark asks questions, and no answer goes to the wrong question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of waiting runs asks, kills everything, answers, and loses nothing."""
+"""The benchmark of waiting runs asks, kills every process, answers, and loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single steps that are cancelled while their run goes on."""
+"""Cancelling single steps while their run continues."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Done(Event):
 
 
 class Gates:
-    """Steps that have begun and go on when their gate opens."""
+    """Steps that have begun and continue when their gate opens."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -180,7 +180,7 @@ async def test_a_step_cancels_others_and_what_it_has_sent() -> None:
             assert kept is not None
             assert taken_back is not None
             assert taken_back.cancel() == 1
-            await eventually_async(lambda: 1 in gates.begun, "what was kept has begun")  # the other may have begun, too
+            await eventually_async(lambda: 1 in gates.begun, "what was kept has begun")  # and perhaps the other one
             assert ctx.cancel_step("work", where={"n": 7}) == 0
             assert ctx.cancel_step("work") == 1
             assert ctx.cancel_step("begin") == 0

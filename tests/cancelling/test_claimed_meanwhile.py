@@ -1,4 +1,4 @@
-"""Work that moves on between the look at it and its cancelling."""
+"""Work that changes between being looked up and being cancelled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_work_that_was_claimed_meanwhile_is_cancelled_too(store: Store, is_known
 
 
 class Interrupted(AnyStore):
-    """A store of a process that stops for a while after its first look at the work of a run."""
+    """A store that runs `meanwhile` once, after its first look at the live work of a run."""
 
     meanwhile: Callable[[], object] | None = None
 
@@ -55,7 +55,7 @@ class Interrupted(AnyStore):
 
 
 def cancelled(run: DrivenRun, meanwhile: Callable[[], object]) -> int:
-    """Cancel step `go` of a run in which something happens after the first look at its work; how many that were."""
+    """Cancel step `go` while `meanwhile` happens after the first look at its work; return how many were cancelled."""
     store = blocking_store(run.store.settings, run.store.client, Interrupted)
     store.wrapped.meanwhile = meanwhile
     count, _ = store.call(cancel_work, store, run.run_id, run.plan, Selection(step="go"), Limits())
@@ -93,7 +93,7 @@ def test_a_step_that_is_woken_into_the_queue_as_it_is_cancelled_is_not_executed(
     run.commit(run.claim("begin"), FannedOut((event("A"), event("A"), event("A"))))
     first = run.claim("go")
     run.commit(first, waiting(first))
-    run.claim("go")  # takes the slot; one is in the queue
+    run.claim("go")  # takes the slot; one more is queued
 
     assert cancelled(run, lambda: run.send(event("Answer"))) == 3
     assert store.client.hlen(run.keys["work"]) == 0
@@ -112,7 +112,7 @@ def test_what_is_queued_ends_as_it_is_cancelled_and_is_passed_over_by_what_frees
     run.commit(run.claim("begin"), FannedOut((event("Part"), event("Part"))))
     for _ in range(2):
         run.commit(run.claim("split"), FannedOut((event("Piece", n=1), event("Piece", n=2))))
-    first = run.claim("go")  # the others wait in line behind it; the last two are of another fan-out
+    first = run.claim("go")  # the others wait for its slot; the last two belong to another fan-out
     queued = [name.decode() for name in store.client.hkeys(run.keys["queue"]) if name[-2:] not in (b":h", b":t")]
     assert len(queued) == 3
     records = [decode(raw) for raw in store.client.hmget(run.keys["queue"], queued)]
@@ -121,7 +121,7 @@ def test_what_is_queued_ends_as_it_is_cancelled_and_is_passed_over_by_what_frees
     count, changes = store.call(cancel_work, store, run.run_id, plan, Selection(work_ids=last), Limits())
     for change in changes:
         run.heard(change)
-    inner = run.claim("inner")  # of the fan-out that has no more to come
+    inner = run.claim("inner")  # of the fan-out that has no more members to come
     run.commit(first, Returned(event("Went")))
 
     assert (count, inner.members) == (2, 0)

@@ -1,4 +1,4 @@
-"""A join that has all it takes: what has not arrived is cancelled by the process that made it fire, not by a sweep."""
+"""A join that has all it takes: the process that made it fire cancels the other branches, not a sweep."""
 
 from __future__ import annotations
 

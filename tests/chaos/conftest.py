@@ -1,4 +1,4 @@
-"""Fixtures of the chaos suite: a Redis of each test's own, deployments on it, seeds, and the table of recoveries."""
+"""Fixtures of the chaos suite: a Redis per test, deployments on it, seeds, and the recovery report."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ REPORT = pytest.StashKey[RecoveryReport]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What the suite adds to pytest's own."""
+    """Add the suite's marker and its report."""
     config.addinivalue_line("markers", "full_matrix: too long for `make test`; executed by `make chaos`")
     config.stash[REPORT] = RecoveryReport()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out of `make test` what belongs to the full matrix only."""
+    """Deselect tests of the full matrix in `make test`."""
     if config.getoption("--chaos-full"):
         return
     left_out = [item for item in items if item.get_closest_marker("full_matrix")]
@@ -35,14 +35,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for a seed is executed with each."""
+    """Run a test that asks for a seed once per seed."""
     if "seed" in metafunc.fixturenames:
         seeds = metafunc.config.getoption("--chaos-seeds").split(",")
         metafunc.parametrize("seed", [int(seed) for seed in seeds], ids=lambda seed: f"seed{seed}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where tests run in several processes (xdist), each hands over what it has measured …"""
+    """Pass the measurements of an xdist worker to the controller; fail if a failpoint was never passed."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["chaos"] = session.config.stash[REPORT].exported()
         return
@@ -53,12 +53,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """… to the one that prints the table."""
+    """Add the measurements of an xdist worker to the report."""
     node.config.stash[REPORT].take(getattr(node, "workeroutput", {}).get("chaos", {}))
 
 
 def never_passed(config: pytest.Config) -> list[str]:
-    """Failpoints that the whole matrix, with seeds enough to have all of them fire, has never come by."""
+    """Return the failpoints that the whole matrix has never passed; empty unless it ran with all seeds."""
     is_whole = config.getoption("--chaos-full") and config.args == ["tests/chaos"]
     if not is_whole or len(config.getoption("--chaos-seeds").split(",")) < 3:
         return []
@@ -66,7 +66,7 @@ def never_passed(config: pytest.Config) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of what was done and how long recoveries took."""
+    """Print the report, the failpoints that were never passed, and how to replay failed tests."""
     lines = config.stash[REPORT].lines()
     if lines:
         terminalreporter.section("chaos")
@@ -87,13 +87,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def report(pytestconfig: pytest.Config) -> RecoveryReport:
-    """Gathers what the table at the end of the session shows."""
+    """Collects what the report at the end of the session shows."""
     return pytestconfig.stash[REPORT]
 
 
 @pytest.fixture
 def redis_server(tmp_path: Path, supervisor: Supervisor) -> Iterator[RedisUnderTest]:
-    """A Redis of this test's own, with an append-only file."""
+    """A Redis for this test alone, with an append-only file."""
     server = RedisUnderTest(tmp_path / "redis", supervisor)
     try:
         yield server
@@ -105,7 +105,7 @@ def redis_server(tmp_path: Path, supervisor: Supervisor) -> Iterator[RedisUnderT
 def deploy_chaos(
     redis_server: RedisUnderTest, supervisor: Supervisor, tmp_path: Path, report: RecoveryReport
 ) -> Iterator[DeployChaos]:
-    """Makes deployments of the chaos workflows that end with the test."""
+    """Makes deployments of the chaos workflows that are closed at the end of the test."""
     made: list[ChaosDeployment] = []
 
     def deploy(url: str | None = None, *, seed: int = 1, **settings: Any) -> ChaosDeployment:

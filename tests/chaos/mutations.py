@@ -1,7 +1,7 @@
-"""Every guard taken out on purpose, in a copy of the package: the tests must turn red, and stay green without that.
+"""Removes every guard once, in a copy of the package: the tests must fail with the mutation and pass without it.
 
-`make chaos` ends with it. What is copied is the work tree; the work tree itself is never touched. Each text must be
-found exactly once, so this table cannot rot unseen.
+The last part of `make chaos`. The copy is made of the work tree, which itself is never changed. Each text must be
+found exactly once, so an outdated entry of this table raises an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-#: The quick part of the suite that has to notice: single scripts, repeated scripts, and random ones beside a model.
+#: The quick tests that must notice: single scripts, repeated scripts, and random scripts compared with a model.
 SUITE = (
     "model/test_scenarios.py",
     "waiting/test_scripts_early.py",
@@ -29,16 +29,16 @@ SUITE = (
     "engine/test_idempotence.py",
     "model/test_model.py",
 )
-#: Scripts that each world of the model test runs.
+#: How many scripts each world of the model test runs.
 MODEL_SCRIPTS = "2000"
 LUA = "orchestration/store/lua/"
-#: Copies that are tested at the same time.
+#: How many copies are tested at the same time.
 AT_ONCE = 2
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A guard, the file and the text it consists of, and what stands there without it."""
+    """A guard, its file and its text, and the text that replaces it."""
 
     guard: str
     file: str
@@ -94,7 +94,7 @@ MUTATIONS = (
 
 
 def copied(to: Path) -> Path:
-    """A copy of the work tree that is imported as `umbel` from its parent."""
+    """Return a copy of the work tree that can be imported as `umbel` from its parent."""
     wanted = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -108,7 +108,7 @@ def copied(to: Path) -> Path:
 
 
 def suite(package: Path) -> tuple[bool, str]:
-    """Whether the suite is green on this copy, and the first test that is not."""
+    """Return whether the suite passes on this copy, and the first failed test."""
     environment = os.environ | {"PYTHONPATH": str(package.parent), "MODEL_SCRIPTS": MODEL_SCRIPTS}
     environment["UMBEL_MODEL_SEED"] = "7"
     where = subprocess.run(
@@ -127,10 +127,10 @@ def suite(package: Path) -> tuple[bool, str]:
 
 
 def mutated(package: Path, mutation: Mutation) -> None:
-    """Take a guard out of a copy.
+    """Remove a guard from a copy.
 
     Raises:
-        LookupError: Its text is not there exactly once.
+        LookupError: Its text does not occur exactly once.
     """
     file = package / mutation.file
     text = file.read_text()
@@ -140,7 +140,7 @@ def mutated(package: Path, mutation: Mutation) -> None:
 
 
 def judged(mutation: Mutation | None) -> tuple[bool, str, float]:
-    """Whether the suite is green with this mutation, the first test that is not, and how long that took in seconds."""
+    """Return whether the suite passes with this mutation, the first failed test, and the duration in seconds."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="umbel-mutant-") as folder:
         package = copied(Path(folder))
@@ -151,7 +151,7 @@ def judged(mutation: Mutation | None) -> tuple[bool, str, float]:
 
 
 def main() -> int:
-    """Print which test notices what; 1 when a guard may go unnoticed, or the tests fail without any mutation."""
+    """Print which test notices which mutation; return 1 if one goes unnoticed, or if the tests fail without any."""
     failures = 0
     width = max(len(mutation.guard) for mutation in MUTATIONS)
     every = (None, *MUTATIONS)

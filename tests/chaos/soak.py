@@ -1,7 +1,7 @@
-"""Random faults over thousands of mixed runs: `make soak MINUTES=15`, `make soak SEED=…` to do the same again.
+"""Random faults over thousands of mixed runs: `make soak MINUTES=15`, or `make soak SEED=…` to repeat one.
 
-In rounds: runs are started as fast as a bounded backlog allows, faults come one after the other, then everything is
-healed and must come to rest; each run of the round and what is left in Redis is judged. Ends with 1 on a violation.
+Works in rounds: runs start as fast as a bounded backlog allows while faults follow each other. Then every fault is
+healed and the deployment must become idle; each run and the rest in Redis are checked. Exits with 1 on a violation.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from support.processes.driving import descendants
 from umbel.orchestration.model.errors import UmbelError
 from umbel.workers.embedded.supervisor import Supervisor
 
-#: Runs that go on at once, and those of a round.
+#: The maximum number of concurrent runs, and the number of runs per round.
 BACKLOG, ROUND = 60, 400
-#: The slowest run of a round is reported if it lasted longer: no run may stand still without a reason.
+#: The slowest run of a round is reported if it took longer: no run may stall without a reason.
 SLOW_SECONDS = 20.0
 WORKERS = ("prefork", "asyncio", "asyncio")
 
 
 @dataclass
 class Sums:
-    """What all rounds came to."""
+    """The totals of all rounds."""
 
     runs: int = 0
     executions: int = 0
@@ -55,13 +55,13 @@ class Sums:
 
 
 class Soak:
-    """A deployment, the monkey that disturbs it, and the sums."""
+    """A deployment, the monkey that injects faults, and the totals."""
 
     def __init__(self, folder: Path, supervisor: Supervisor, seed: int) -> None:
         self.seed, self.sums = seed, Sums()
         self.random = random.Random(f"soak {seed}")
         self.server = RedisUnderTest(folder / "redis", supervisor)
-        # Losses are counted against steps that run alone when their process dies; here that happens all the time.
+        # A loss is charged to a step that runs alone when its process dies; here that happens all the time.
         settings = {"max_losses": 50, "retention_seconds": 120.0}
         self.deployment = ChaosDeployment(self.server.url, folder / "deployment", supervisor, **settings)
         self.deployment.runtime.store.patience_seconds = 60.0
@@ -71,7 +71,7 @@ class Soak:
             self.monkey.employ(pool)
 
     def round(self, until: float) -> None:
-        """One round: load and faults, then rest, then judgement."""
+        """Run one round: load and faults, then idle, then checks."""
         known = len(self.sums.violations)
         load, readers = Load(self.deployment, self.random.randrange(10**9)), list[ReadingAlong]()
         begun: dict[str, float] = {}
@@ -130,7 +130,7 @@ class Soak:
         self.sums.executions += load.executions()
 
     def _idle_workers(self, load: Load) -> list[str]:
-        """Every worker must still take work: give them some until each has."""
+        """Every worker must still take work: start runs until each worker has executed a step."""
         try:
             eventually(self._none_is_leaving, "all workers that were asked to end have ended", seconds=60)
         except AssertionError as error:
@@ -152,7 +152,7 @@ class Soak:
         return not any(each.pid in self.monkey.leaving for each in self.deployment.workers)
 
     def _keep(self, load: Load) -> None:
-        """What a violation can be understood with."""
+        """Keep the files that help to understand a violation."""
         kept = Path(tempfile.mkdtemp(prefix="umbel-soak-"))
         (kept / "diary").write_text("\n".join(self.monkey.diary))
         (kept / "effects").write_bytes((self.deployment.folder / "effects").read_bytes())
@@ -165,7 +165,7 @@ class Soak:
         print(f"kept in {kept}", flush=True)
 
     def close(self) -> None:
-        """End everything."""
+        """Stop everything."""
         self.sums.absorbed = Load(self.deployment, 0).absorbed()
         self.sums.faults = self.monkey.done
         self.monkey.close()
@@ -174,7 +174,7 @@ class Soak:
 
 
 def longest_pause(run: RunSeen) -> str:
-    """Between which two entries of its journal a run stood still for longest, and when."""
+    """Return the longest pause between two journal entries of a run, and when it was."""
     if len(run.journal) < 2:
         return f"run {run.run_id} ({run.kind}) has no journal: {run.journal}"
     pauses = [(later[0] - earlier[0], earlier, later) for earlier, later in pairwise(run.journal)]
@@ -184,7 +184,7 @@ def longest_pause(run: RunSeen) -> str:
 
 
 def summary(sums: Sums, seed: int, seconds: float) -> list[str]:
-    """The report."""
+    """Return the lines of the report."""
     rows = [
         ("seed", str(seed)),
         ("minutes", f"{seconds / 60:.1f}"),
@@ -204,7 +204,7 @@ def summary(sums: Sums, seed: int, seconds: float) -> list[str]:
 
 
 def main() -> int:
-    """Soak, print, and say whether anything was violated."""
+    """Run the soak, print the report, and return 1 on a violation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))

@@ -1,4 +1,4 @@
-"""Without any fault: every kind of run comes to what it must, in both pools. What goes wrong here is no chaos."""
+"""Without any fault, every kind of run has the expected outcome in both pools. A failure here is not due to chaos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Redis Cluster under load: primaries are killed and stand still, slots move; runs go on where their shard is."""
+"""A Redis Cluster under load: primaries are killed or paused, slots move; runs continue on the node of their shard."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def deployment(
 
 
 def slots_of(deployment: ChaosDeployment) -> list[int]:
-    """Of its shards."""
+    """Return the slots of the deployment's shards."""
     keys = deployment.store.keys
     return [slot_of(keys.tag(shard)) for shard in range(deployment.settings.shards)]
 
 
 def await_copies(cluster: ClusterUnderTest) -> None:
-    """Wait until what was started is on replicas too."""
+    """Wait until the replicas have all started runs too."""
     for port in cluster.living_primaries():
         assert cluster.await_replicas(port) >= 1
 
@@ -105,7 +105,7 @@ def test_slots_that_move_under_load_interrupt_nothing_for_long_and_lose_nothing(
     conclude(report, "F42 slot moves", load, seed=seed)
 
 
-#: How long a node is away in the tests below, in seconds: thirty leases.
+#: How long a node is away in the tests below, in seconds: thirty times the lease.
 MINUTE = 60.0
 
 

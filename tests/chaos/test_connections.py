@@ -1,4 +1,4 @@
-"""Connections are reset, go silent or lose answers while everything is at work: it costs time and nothing else."""
+"""Connections are reset, go silent or lose replies under load: this costs time and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.eventually import eventually
 from support.faults.proxy import Proxy, command
 from support.faults.redis_under_test import RedisUnderTest
 
-#: A broken connection is no dead process: nothing here may be found by a lease that runs out.
+#: A broken connection is not a dead process: no lease may expire in these tests.
 PATIENT = {
     "lease_seconds": 6.0,
     "heartbeat_seconds": 0.5,
@@ -28,7 +28,7 @@ PATIENT = {
     "redispatch_seconds": 1.0,
     "redispatch_max_seconds": 4.0,
 }
-#: Kinds of runs in which each step is begun once.
+#: Kinds of runs whose steps begin only once each.
 ONCE = tuple(kind for kind in KINDS if kind not in (Falters, Asks))
 
 
@@ -40,7 +40,7 @@ def proxy(redis_server: RedisUnderTest) -> Iterator[Proxy]:
 
 @contextmanager
 def again_and_again(act: Callable[[], int], seconds: float) -> Iterator[list[int]]:
-    """Within the block something is done every so many seconds; gives what it gave."""
+    """Call `act` every `seconds` seconds inside the block; yields the list of its results."""
     stop = threading.Event()
     done: list[int] = []
 
@@ -118,7 +118,7 @@ def test_dead_connections_are_noticed_and_replaced_by_workers_clients_and_reader
     load.start(10, seconds=0.1)
     at = time.monotonic()
     assert (proxy.blackhole if fault == "silent" else proxy.half_close)() > 5
-    begun = [load.start_one(Held, 1) for _ in range(3)]  # by a client whose connections are dead
+    begun = [load.start_one(Held, 1) for _ in range(3)]  # started by a client whose connections are dead
     load.await_all()
     numbers = [first.n, *(event.n for event in events if hasattr(event, "n"))]  # type: ignore[attr-defined]
     assert set(range(20)) <= set(numbers)
@@ -146,7 +146,7 @@ def test_a_network_that_swallows_everything_for_half_a_minute_costs_no_run_anyth
     over = threading.Event()
     assert not over.wait(30)
     proxy.heal()
-    proxy.reset()  # what had been swallowed is answered by machines that know nothing of it
+    proxy.reset()  # the peers that had swallowed traffic no longer know these connections
     at = time.monotonic()
     load.start(5)
     load.await_all(60)

@@ -1,7 +1,7 @@
-"""A process dies once before and once after everything that leaves it: each script, publish, acknowledgement and write.
+"""A process dies once before and once after every exchange: each script, publish, acknowledgement and write.
 
-Many places in one life: workers are armed with all of them, each fires once, and dead processes are replaced, until
-all have fired. The seeds of a full run divide the places among them.
+One process can die at many places: workers have all failpoints set, each fires once, and dead processes are replaced
+until all have fired. The seeds of a full run divide the failpoints among them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from support.programs.chaos_client import RUNS
 from umbel.errors import WorkflowTimeoutError
 from umbel.orchestration.store.scripts import names
 
-#: RunQuota that workers pass while they do this load, by what passes them.
+#: Failpoints that workers pass under this load, grouped by what passes them.
 OF_STEPS = [
     "claim",
     "commit",
@@ -61,9 +61,9 @@ OF_MAIN = [
     "advance",
     "deliver",
 ]
-#: Only by workers whose pool is an event loop: a prefork pool has no room for more messages than one at a time.
+#: Only in workers whose pool is an event loop: a prefork pool takes one message at a time.
 OF_LOOPS = ["push", "fetch"]
-#: Passed rarely, or by clients; verbs that are not listed here lose their answers in `test_lost_replies`.
+#: Passed rarely, or by clients; verbs that are not listed here lose their replies in `test_lost_replies`.
 OF_CLIENTS = ["start", "send", "admit", "begin", "finish", "revive", "snapshot", "restore", "state_lock", "state_write"]
 OF_CLIENTS += ["state_unlock", "state_renew", "state_at", "state_back", "purge", "dispatch", "open", "close"]
 OF_CLIENTS += ["replay", "rewind"]
@@ -78,16 +78,16 @@ def test_every_failpoint_in_the_sources_is_covered() -> None:
 
 
 def _places(pool: str, seed: int) -> list[str]:
-    """The places that are this seed's, of three."""
+    """Return this seed's third of the failpoints."""
     verbs = [*OF_STEPS, *OF_MAIN, *(OF_LOOPS if pool == "asyncio" else [])]
     if pool == "asyncio":
-        verbs.remove("dispatch")  # from a loop they are pushed
+        verbs.remove("dispatch")  # an event loop sends them with push
     every = [f"{verb}.{moment}" for verb in verbs for moment in ("before", "after")]
     return every[(seed - 1) % 3 :: 3]
 
 
 def _keep_up(deployment: ChaosDeployment, pool: str, arms: str) -> None:
-    """Replace the dead; nobody may have ended by himself."""
+    """Replace dead workers; fails if one ended without being killed."""
     killed = deployment.killed_by_failpoints()
     for worker in list(deployment.workers):
         if worker.process.poll() is not None:
@@ -103,7 +103,7 @@ def _some_of_all(load: Load) -> None:
     for _ in range(4):
         load.start_one(Few, 1)
     for _ in range(2):
-        load.start_one(Talks, 1, 3.0)  # the second one waits for so long that the sweep looks at it
+        load.start_one(Talks, 1, 3.0)  # the second one waits long enough for the sweep to check it
     load.start_one(Held, 1, 30.0, timeout=0.3)
     load.answer()
 
@@ -116,7 +116,7 @@ def test_a_death_before_and_after_every_exchange_costs_no_run_anything_but_time(
 ) -> None:
     deployment = deploy_chaos(seed=seed, max_losses=50)
     places = _places(pool, seed)
-    # What is staged is cleared only after a death in its middle.
+    # Staged data is cleared only after a death in the middle of staging.
     arms = ";".join([*(f"{place}=kill@#1*1" for place in places), "stage.after=kill@1/4*6"])
     for name in ("one", "two", "three"):
         deployment.worker(name, pool=pool, concurrency=POOLS[pool], failpoints=arms)

@@ -1,4 +1,4 @@
-"""Each invariant can fail: fed a run that broke it, its check says which run and work item, and what was expected."""
+"""Each invariant can fail: for a run that violates it, its check names the run, the work item and what was expected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def commit(work: str, step: str, number: int, **more: Any) -> tuple[int, str, di
 
 
 def sound() -> RunSeen:
-    """A run as it should be: two steps and a join."""
+    """Return a run as it should be: two steps and a join."""
     return RunSeen(
         "r1",
         "fan-out",

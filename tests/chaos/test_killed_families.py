@@ -1,4 +1,4 @@
-"""SIGKILL to workers while parents wait for child runs: each child is started once and its end counted once."""
+"""SIGKILL to workers while parents wait for child runs: each child starts once, and its end is counted once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.processes.driving import descendants
 
 
 def _members(deployment: ChaosDeployment) -> list[RunSeen]:
-    """The child runs there are, by the indexes of runs."""
+    """Return the existing child runs, from the indexes of runs."""
     store, found = deployment.store, []
     for shard in range(store.settings.shards):
         for status in ("running", "completed", "failed", "cancelled", "timed_out"):
@@ -31,7 +31,7 @@ def _members(deployment: ChaosDeployment) -> list[RunSeen]:
 
 
 def _kill_one_after_the_other(deployment: ChaosDeployment, kills: int) -> dict[int, float]:
-    """Kill the workers in turn while children work, each replaced by another one of its pool."""
+    """Kill the workers in turn while children execute, and replace each by another one of its pool."""
     deaths: dict[int, float] = {}
     for life in range(kills):
         since = len(deployment.effects())

@@ -1,4 +1,4 @@
-"""SIGKILL to pool children, main processes, whole workers and the whole fleet: it costs time and nothing else."""
+"""SIGKILL to pool children, main processes, whole workers and all workers: this costs time and nothing else."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ def test_a_fleet_that_is_killed_as_a_whole_resumes_when_it_is_back(
             deployment.dismiss(worker)
     came_back_at = time.monotonic()
     deployment.workers_at("last", pool="asyncio", concurrency=50)
-    back = dict.fromkeys(deaths, came_back_at)  # nobody was there to recover anything before that
+    back = dict.fromkeys(deaths, came_back_at)  # before that, there was no worker to recover anything
     conclude(report, "F3 fleet killed, and back", load, seed=seed, deaths=back)

@@ -18,7 +18,7 @@ from support.processes.driving import WorkerUnderTest
 
 
 def _replace_killed(deployment: ChaosDeployment, pool: str, failpoints: str) -> None:
-    """Start a worker for each that a failpoint has killed."""
+    """Start a replacement for each worker that a failpoint has killed."""
     for worker in list(deployment.workers):
         if worker.process.poll() is not None:
             assert worker.pid in deployment.killed_by_failpoints(), worker.log()
@@ -27,7 +27,7 @@ def _replace_killed(deployment: ChaosDeployment, pool: str, failpoints: str) -> 
 
 
 def _is_blocked_on_the_queue(deployment: ChaosDeployment, worker: WorkerUnderTest) -> bool:
-    """Whether a worker's BRPOP waits at Redis."""
+    """Return whether a worker's BRPOP waits in Redis."""
     waiting = [each for each in deployment.store.client.client_list() if each["cmd"] == "brpop"]
     return any(each["age"] and "b" in each["flags"] for each in waiting)
 

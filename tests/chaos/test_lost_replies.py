@@ -1,4 +1,4 @@
-"""The answer is lost after Redis has applied the command: what is asked again is applied once, for each verb."""
+"""The reply is lost after Redis has applied the command: the repeated command is applied once, for each verb."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from umbel.orchestration.store.pipeline import Connection
 from umbel.orchestration.store.replies import Refusal
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 
-#: Verbs that these cases ask several times in a row.
+#: Verbs that these cases call several times in a row.
 IN_PARTS = {"restore", "stage", "unstage"}
 
-#: Every asking counts, moves a lease on, and the next look at a child run.
+#: Each call changes these: it counts, extends a lease, and schedules the next check of a child run.
 UNMATCHED = ("counters", "leases", "outbox")
 
 
@@ -37,7 +37,7 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def past(proxy: Proxy) -> Iterator[Client]:
-    """A connection that does not go through the proxy."""
+    """A connection that bypasses the proxy."""
     client = connect(proxy.behind)
     yield client
     client.close()
@@ -45,7 +45,7 @@ def past(proxy: Proxy) -> Iterator[Client]:
 
 @pytest.fixture
 def store(proxy: Proxy) -> Iterator[Store]:
-    """Through the proxy; times so long that nothing falls due by itself."""
+    """A store behind the proxy, with periods so long that nothing becomes due by itself."""
     settings = Settings(
         redis_url=proxy.url,
         key_prefix=f"t{secrets.token_hex(6)}",
@@ -62,7 +62,7 @@ def store(proxy: Proxy) -> Iterator[Store]:
 
 
 def losing_one(proxy: Proxy, past: Client, store: Store, verb: str) -> list[Any]:
-    """From now on the first answer to a verb is lost; gives a list which gets the state as that one has left it."""
+    """Lose the first reply to a verb; returns a list that gets the state right after that call."""
     left: list[Any] = []
 
     def look() -> None:
@@ -81,7 +81,7 @@ def test_a_verb_whose_answer_is_lost_is_applied_once(proxy: Proxy, past: Client,
 
     assert not isinstance(answer, Refusal), answer
     (state,) = left
-    if name in IN_PARTS:  # the others come after the one whose answer was lost
+    if name in IN_PARTS:  # the other calls follow the one whose reply was lost
         state = dump(past, store.settings.key_prefix, without=UNMATCHED)
         assert case.ask() == answer
     assert dump(past, store.settings.key_prefix, without=UNMATCHED) == state
@@ -128,6 +128,6 @@ def test_a_connection_that_has_gone_silent_costs_one_time_out_and_no_failure(pro
     assert portal.call(connection.command("look", "PING")) == b"PONG"
 
     assert proxy.blackhole() >= 1
-    # The patience is over before the silence is noticed, and Redis is well.
+    # The patience expires before the silence is noticed, although Redis is healthy.
     assert portal.call(connection.command("look", "PING")) == b"PONG"
     portal.close()

@@ -1,4 +1,4 @@
-"""The broker loses, doubles, reorders, delays and damages messages: they are hints, and no run depends on one."""
+"""The broker loses, duplicates, reorders, delays and damages messages: they are hints, and no run depends on one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from support.processes.rabbitmq import find_rabbitmq, rabbitmq
 from umbel.workers.embedded.supervisor import Supervisor
 from umbel.workers.transport.quarantine import quarantined
 
-#: Leases that do not run out by themselves, and each step through the broker.
+#: Leases that do not expire, and a broker message for each step.
 THROUGH_THE_BROKER = {
     "lease_seconds": 6.0,
     "redispatch_seconds": 1.0,
     "redispatch_max_seconds": 4.0,
     "continuation_seconds": 0.0,
 }
-#: Kinds of runs in which each step is begun once.
+#: Kinds of runs whose steps begin only once each.
 ONCE = tuple(kind for kind in KINDS if kind not in (Falters, Asks))
 
 
@@ -60,7 +60,7 @@ def test_messages_doubled_reversed_and_delivered_again_after_the_end_run_nothing
         meddler.reverse()
         start_workers(deployment)
         load.await_all()
-        meddler.put(*first)  # hours later
+        meddler.put(*first)  # as if hours later
         drained(meddler)
         conclude(report, "F16 messages doubled", load, seed=seed)
         assert load.absorbed() >= 2 * len(first)
@@ -93,7 +93,7 @@ def test_messages_held_beyond_leases_and_the_ends_of_their_runs_are_dropped(
         held = meddler.hold()
         assert len(held) >= len(ONCE)
         start_workers(deployment)
-        load.await_all()  # the sweep has redispatched what is held
+        load.await_all()  # the sweep has redispatched the held messages
         before = load.executions()
         meddler.release()
         drained(meddler)
@@ -104,7 +104,7 @@ def test_messages_held_beyond_leases_and_the_ends_of_their_runs_are_dropped(
 
 
 def forged(message: bytes) -> list[bytes]:
-    """What an attacker, a foreign program or an accident may put into the queue, made from a message of umbel's."""
+    """Return messages that an attacker, a foreign program or an accident may enqueue, made from one of umbel's."""
     envelope, (arguments, keywords, rest) = opened(message)
     run_id, work_id, dispatch_no = arguments
     headers = envelope["headers"]
@@ -234,7 +234,7 @@ def test_a_message_whose_acknowledgement_was_lost_and_that_comes_back_a_day_late
         start_workers(deployment)
         load.await_all()
         before = load.executions()
-        # As kombu files what was fetched and not acknowledged; a day ago.
+        # As kombu stores messages that were fetched and not acknowledged, a day ago.
         broker = f"{deployment.settings.key_prefix}:broker:"
         for number, message in enumerate(kept):
             filed = json.dumps([json.loads(message), "", deployment.settings.queue])
@@ -270,7 +270,7 @@ def test_a_lost_message_is_redispatched_soon_after_its_queue_is_empty(
 @pytest.mark.full_matrix
 @pytest.mark.timeout(240)
 def test_nothing_is_redispatched_for_a_queue_ten_thousand_long(deploy_chaos: DeployChaos) -> None:
-    # The first look at a dispatch comes after a moment, so that each of them is looked at again and again.
+    # The first check of a dispatch comes soon, so that each dispatch is checked many times.
     deployment = deploy_chaos(redispatch_seconds=0.5, sweep_seconds=0.2, continuation_seconds=0.0)
     load = Load(deployment, 1)
     for _ in range(10_000):
@@ -279,5 +279,5 @@ def test_nothing_is_redispatched_for_a_queue_ten_thousand_long(deploy_chaos: Dep
         assert meddler.client.llen(meddler.key) == 10_000
         deployment.worker("one", pool="asyncio", concurrency=4).wait_ready()
         eventually(lambda: len(deployment.effects("begin")) > 2_000, "the queue is served")
-        assert meddler.client.llen(meddler.key) > 9_000  # each of them has brought the next one
+        assert meddler.client.llen(meddler.key) > 9_000  # each executed message has added the next one
     assert deployment.counter("redispatches") == 0

@@ -1,4 +1,4 @@
-"""SIGSTOP: a process that everybody took for dead comes back and goes on where it was. What it does is refused."""
+"""SIGSTOP: a process that was declared dead resumes where it stopped. Everything it does is refused."""
 
 from __future__ import annotations
 

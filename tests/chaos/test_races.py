@@ -1,4 +1,4 @@
-"""Many do at once what only one may: cancel and complete a run, complete a fan-in."""
+"""Concurrent attempts at what may happen only once: cancelling and completing a run, completing a fan-in."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_run_that_is_cancelled_as_it_ends_ends_once(
     lasted: list[float] = [0.05]
 
     def cancel(run_id: str, after: float) -> None:
-        time.sleep(after)  # the race itself: no other way to come at an arbitrary moment
+        time.sleep(after)  # the race itself: there is no other way to hit an arbitrary moment
         load.handler(run_id).cancel()
 
     for first in range(0, runs, 20):

@@ -1,4 +1,4 @@
-"""Redis is killed, cut off from power, emptied: what it still has goes on in the same workers, and never torn."""
+"""Redis is killed, power-cut or emptied: runs that it still has continue in the same workers, in a consistent state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from umbel import RunNotFound
 
 
 def await_progress(deployment: ChaosDeployment, steps: int) -> None:
-    """Wait until so many more steps have begun."""
+    """Wait until this many more steps have begun."""
     before = len(deployment.effects())
     eventually(lambda: len(deployment.effects()) >= before + steps, f"{steps} more steps have begun")
 
@@ -59,7 +59,7 @@ def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_continue(
     kept = redis_server.log_file.stat().st_size  # on disk; what follows is not
     load.start(10, seconds=0.1)
     await_progress(deployment, 60)
-    # The log ends anywhere, in the middle of a transaction too.
+    # The log ends anywhere, even in the middle of a transaction.
     written = redis_server.log_file.stat().st_size
     redis_server.power_cut(kept + round((written - kept) * random.Random(seed).random()))
     redis_server.start()
@@ -74,7 +74,7 @@ def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_continue(
 
 
 def exists(deployment: ChaosDeployment, run_id: str) -> bool:
-    """Whether Redis knows the run."""
+    """Return whether Redis knows the run."""
     try:
         deployment.store.run(run_id)
     except RunNotFound:
@@ -91,7 +91,7 @@ def test_with_appendfsync_always_nothing_acknowledged_is_lost_in_a_power_cut(
     start_workers(deployment)
     load = Load(deployment, ONE_SEED)
     load.start(20, seconds=0.05)
-    # The last start is acknowledged, so the log that was on disk by now has it, and all before it.
+    # The last start is acknowledged, so the log that is on disk now contains it and everything before it.
     kept = redis_server.log_file.stat().st_size
     await_progress(deployment, 5)
     redis_server.power_cut(kept)

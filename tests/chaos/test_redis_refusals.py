@@ -1,4 +1,4 @@
-"""Redis answers, but refuses: it is full, a replica, loading, busy, forgetful or anxious. Nothing is half applied."""
+"""Redis replies with errors: full, a replica, loading, busy, without scripts, not saving. Nothing is half applied."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def short_of_replicas(client: Client, server: RedisUnderTest) -> Iterator[str]:
 
 @contextmanager
 def unable_to_save(client: Client, server: RedisUnderTest) -> Iterator[str]:
-    (server.folder / "dump.rdb").mkdir()  # where its snapshot should go
+    (server.folder / "dump.rdb").mkdir()  # where the snapshot file should go
     client.config_set("save", "3600 1")
-    with suppress(ResponseError):  # one may be under way
+    with suppress(ResponseError):  # one may be in progress
         client.bgsave()
     eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "a snapshot has failed")
     yield "MISCONF"
@@ -88,7 +88,7 @@ REFUSALS = (full, a_replica, short_of_replicas, unable_to_save, busy)
 
 
 def reported(client: Client) -> str:
-    """What Redis says to a write."""
+    """Return the error that Redis reports for a write."""
     try:
         client.set("somebody:elses:key", "1")
     except RedisError as error:
@@ -96,7 +96,7 @@ def reported(client: Client) -> str:
     return ""
 
 
-#: Begins of what redis-py shows of each refusal.
+#: The start of redis-py's message for each error.
 SHOWN = {
     "OOM": "COMMAND NOT ALLOWED",
     "READONLY": "READ ONLY REPLICA",
@@ -129,7 +129,7 @@ def test_what_redis_refuses_for_a_while_is_waited_out_and_nothing_is_half_applie
         with pytest.raises(StoreUnavailable, match="did not answer within 0.2 s while umbel was trying to start run"):
             load.start(1)
         impatient.patience_seconds = 5.0
-        time.sleep(chosen.uniform(0.5, 3.0))  # how long it lasts is part of what is tried, nothing is waited for
+        time.sleep(chosen.uniform(0.5, 3.0))  # the duration is part of the test; nothing is waited for
     client.delete("somebody:elses:key")
     at = time.monotonic()
     load.start(5)
@@ -139,7 +139,7 @@ def test_what_redis_refuses_for_a_while_is_waited_out_and_nothing_is_half_applie
 
 
 def await_effects(deployment: ChaosDeployment, steps: int) -> None:
-    """Wait until so many steps have begun."""
+    """Wait until this many steps have begun."""
     eventually(lambda: len(deployment.effects()) >= steps, f"{steps} steps have begun")
 
 
@@ -207,7 +207,7 @@ def test_a_failover_to_a_replica_continues_from_a_consistent_point(
             # Both take the same password, as servers of one set do.
             following.config_set("requirepass", password)
             load.start(5, seconds=0.1)
-            deployment.store.client.wait(1, 5_000)  # what was started is on both
+            deployment.store.client.wait(1, 5_000)  # wait until both have the started runs
             redis_server.kill()
             address.aim(replica.url)
             address.reset()

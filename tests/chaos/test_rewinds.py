@@ -1,4 +1,4 @@
-"""Runs are forked and put back while they are executed, by many at once, and while their past expires."""
+"""Runs are forked and rewound while they execute, concurrently, and while their history expires."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from support.eventually import eventually
 from umbel import HistoryUnavailable, WorkflowHandler
 from umbel.errors import RunNotFound
 
-#: Of runs without sessions, which cannot be put back, and without questions.
+#: Kinds of runs without questions and without sessions, whose runs cannot be rewound.
 KINDS = [Links, Spread, Nested, Pairs, Gathers, Falters, Caught, Counts, Tells, Family]
 
 
 def _put_back(handler: WorkflowHandler, chosen: random.Random) -> bool:
-    """Put a run back to any point of its past at which it had work; whether that was done."""
+    """Rewind a run to a random point at which it had work; return whether it was done."""
     point = chosen.choice(list(handler.history()))
-    with suppress(HistoryUnavailable):  # it had no work left there
+    with suppress(HistoryUnavailable):  # it had no work left at that point
         handler.rewind(point, stop_running=True)
         return True
     return False
@@ -43,7 +43,7 @@ def test_runs_that_two_put_back_at_once_while_they_are_executed_lose_and_double_
 
     def put_back(run_id: str, number: int) -> None:
         chosen = random.Random(f"{seed} {run_id} {number}")
-        time.sleep(chosen.uniform(0, 0.2))  # the race itself: no other way to come at an arbitrary moment
+        time.sleep(chosen.uniform(0, 0.2))  # the race itself: there is no other way to hit an arbitrary moment
         done.append(_put_back(load.handler(run_id), chosen))
 
     for first in range(0, runs, 10):

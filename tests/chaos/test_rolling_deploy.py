@@ -1,4 +1,4 @@
-"""Workers are replaced one after the other, by others of other code, of the same name, with another clock."""
+"""Workers are replaced one by one, by workers with other code, with the same name, or with a wrong clock."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from support.eventually import eventually
 from support.flows import shop_after
 from support.processes.driving import assert_committed_once
 
-#: Kinds of runs in which each step is begun once.
+#: Kinds of runs whose steps begin only once each.
 ONCE = tuple(kind for kind in KINDS if kind not in (Falters, Asks))
-#: No lease runs out by itself.
+#: No lease expires by itself.
 PATIENT = {"lease_seconds": 10.0, "heartbeat_seconds": 0.5, "sweep_seconds": 0.2, "redispatch_seconds": 1.0}
 
 
@@ -61,7 +61,7 @@ def test_in_a_mixed_fleet_work_that_the_old_code_lacks_continues_soon_and_never_
         assert handler.result(50) == result
     seconds = time.monotonic() - at
     bounced = sum(deployment.journal_kinds(handler.run_id).count("parked") for handler, _ in handlers)
-    if pool == "asyncio":  # which has room for all: what is parked is taken up past the queue, and not parked again
+    if pool == "asyncio":  # it has room for everything: parked work is taken up without the queue, and not parked again
         assert bounced <= len(handlers)
     for handler, _ in handlers:
         found = deployment.executions(handler.run_id)
@@ -74,7 +74,7 @@ def test_in_a_mixed_fleet_work_that_the_old_code_lacks_continues_soon_and_never_
 
 
 def namesake(deployment: ChaosDeployment, file: str) -> None:
-    """Start a worker that is called `same`."""
+    """Start a worker named `same`."""
     options = ["--name", "same", "--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO"]
     deployment.launch(file, "umbel.workers.cli", "worker", *TARGETS, *options).wait_ready()
 
@@ -92,7 +92,7 @@ def test_two_workers_of_the_same_name_do_not_declare_each_other_dead(
         deployment.await_effects("held", run_id=run_id)
     at = {deployment.worker_of(line["pid"]).name for line in deployment.effects("held")}
     assert at == {"same-1", "same-2"}
-    namesake(deployment, "same-3")  # one of that name begins while the others are at work
+    namesake(deployment, "same-3")  # a worker of that name starts while the others are executing
     leaving = deployment.workers[-1]
     leaving.kill_group()
     deployment.dismiss(leaving)

@@ -1,4 +1,4 @@
-"""A Redis behind Sentinel under load: its primary is killed, or stands still together with a sentinel."""
+"""A Redis behind Sentinel under load: its primary is killed, or paused together with a sentinel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def deployment(deploy_chaos: DeployChaos, watched: Watched, seed: int) -> Iterat
 
 
 def started(deployment: ChaosDeployment, watched: Watched, seed: int) -> Load:
-    """Runs that are under way and that both servers have."""
+    """Start runs, and wait until both servers have them."""
     load = Load(deployment, seed)
     load.start(20, seconds=0.1)
     with connect(watched.url) as client:

@@ -1,4 +1,4 @@
-"""Delays and time limits while processes die: a timer fires once, by a process that is alive when it is due."""
+"""Delays and time limits while processes die: a timer fires once, in a process that is alive when it is due."""
 
 from __future__ import annotations
 

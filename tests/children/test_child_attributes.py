@@ -1,4 +1,4 @@
-"""Workflows as typed attributes: emitting the child's start event runs it, its stop event comes back."""
+"""Workflows as typed attributes: emitting the child's start event runs it, and its stop event is returned."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_stop_event_of_no_child_cannot_be_accepted() -> None:
         Odd().validate()
 
 
-#: Without postponed annotations. A checker's names are not there at run time.
+#: Without postponed annotations. Names imported for type checkers do not exist at run time.
 LATE = """
 class Parent(Workflow):
     child: Summarizer

@@ -249,7 +249,7 @@ async def test_a_parent_that_ends_cancels_no_other_run_that_has_the_id_of_its_ch
     store, keys = runtime.store, runtime.store.locate(handler.run_id)
 
     async def as_if_refused() -> None:
-        """The child's record names the other run, as before its start is refused."""
+        """Make the child's record name the other run, as it does just before its start is refused."""
         record = await store.command("read", "HGET", keys["children"], "invoice-9b")
         await store.command("write", "HSET", keys["children"], "invoice-9a", record)
 

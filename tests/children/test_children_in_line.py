@@ -24,7 +24,7 @@ class Done(Event):
 
 
 class OneSlot(Workflow):
-    """Its first part runs a child run; the second one holds the only slot until the gate opens."""
+    """Its first part runs a child run; its second part holds the only slot until the gate opens."""
 
     def __init__(self, child: type[Workflow], leave: asyncio.Event) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class OneSlot(Workflow):
 
 
 async def retried_in_line(runtime: BasicRuntime, child: type[Workflow], leave: asyncio.Event) -> WorkflowHandler:
-    """A run that was retried while a step with a failed child was waiting for a slot."""
+    """Return a run that was retried while a step with a failed child was waiting for a slot."""
     handler = OneSlot(child, leave).run()
     in_line = runtime.store.locate(handler.run_id)["queue"]
     client = store_of(runtime).client

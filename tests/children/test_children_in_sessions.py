@@ -1,4 +1,4 @@
-"""Child runs that are runs of a session: they wait for their turn there."""
+"""Child runs in a session: they wait for their turn there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("runtime")
 
 
 class Asked(Workflow):
-    """Counts in its session how often it was asked, and gives what it was asked for."""
+    """Counts its calls in its session, and returns what it was asked for."""
 
     @step
     async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -1,4 +1,4 @@
-"""Wherever a process dies, or another comes between, while a parent runs children: each is started, and ends, once."""
+"""Wherever a process dies or another one intervenes while a parent runs children: each child starts and ends once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def awaited(child_id: str) -> AwaitedChild:
 
 
 def executed(work: Work) -> Outcome:
-    """What a step comes to: the parent's runs three children, two at a time, and gives how many have ended."""
+    """Return a step's outcome: the parent's runs three children, two at a time, and returns how many have ended."""
     if work.run_id != PARENT:
         return stop(work.bound[0].value()["n"])
     missing = tuple(awaited(child) for child in CHILDREN if f"child|{child}" not in work.answers)
@@ -42,7 +42,7 @@ def executed(work: Work) -> Outcome:
 
 
 class Process:
-    """One process at a time: what it dies at, its successor makes up for."""
+    """One process at a time: after it dies, its successor completes its work."""
 
     def __init__(self, client: Client, settings: Settings, dies_at: int, *, applied: bool) -> None:
         self.client, self.settings = client, settings
@@ -54,7 +54,7 @@ class Process:
         self.engine = store.over(Engine, self.sent)
 
     def attempt(self, act: Any) -> None:
-        """Do something, and die of it where that is so."""
+        """Call a function in which the process may die; if it dies, start the next process."""
         try:
             act()
         except Died:
@@ -63,11 +63,11 @@ class Process:
             self._live(checked_store(self.client, self.settings))
 
     def start(self) -> None:
-        """Start the parent; its client starts it again where it is not known whether it was."""
+        """Start the parent, as a client does that also repeats a start of unknown outcome."""
         self.engine.start(PARENT, PLAN, event(START), nonce="n")
 
     def work(self) -> None:
-        """Execute what messages say, as they come."""
+        """Follow the messages in order."""
         while self.sent.sent:
             told = self.sent.sent.pop(0)
             self.execute(told)
@@ -80,7 +80,7 @@ class Process:
             self.engine.commit(work, PLAN, executed(work), Emitted(), entry={"out": ""})
 
     def sweep(self) -> None:
-        """Sweep with everything due, also this process's own lease: it goes on as another one."""
+        """Sweep with everything due, including this process's own lease: it continues under another name."""
         self.incarnation += 1
         for key in index_keys(self.store, "outbox", "unclaimed", "leases"):
             for member in self.store.client.zrange(key, 0, -1):
@@ -88,16 +88,16 @@ class Process:
         blocking_sweep(self.store, self.sent, lambda _: 0).sweep(everything=True)
 
     def status(self, run_id: str) -> str | None:
-        """How a run is."""
+        """Return a run's status."""
         found = self.client.hget(self.store.locate(run_id)["run"], "status")
         return None if found is None else found.decode()
 
     def left_behind(self) -> list[bytes]:
-        """What the outboxes still hold."""
+        """Return what the outboxes still hold."""
         return [member for key in index_keys(self.store, "outbox") for member in self.client.zrange(key, 0, -1)]
 
     def told(self) -> object:
-        """Where everything is."""
+        """Describe the state of everything, for an error message."""
         keys = self.store.locate(PARENT)
         return (
             [self.status(run_id) for run_id in (PARENT, *CHILDREN)],
@@ -107,7 +107,7 @@ class Process:
         )
 
     def until(self, ended: Any, rounds: int = 12) -> None:
-        """Work and sweep until that is so."""
+        """Work and sweep until the condition holds."""
         for _ in range(rounds):
             self.attempt(self.work)
             if ended():
@@ -116,7 +116,7 @@ class Process:
         raise AssertionError(f"it never ends: {self.told()}")
 
 
-#: More exchanges with Redis than one of these lives has.
+#: More exchanges with Redis than one scenario needs.
 EXCHANGES = 150
 EVERY_MOMENT = pytest.mark.parametrize("applied", [False, True], ids=["before it is sent", "before the reply"])
 
@@ -142,7 +142,7 @@ def test_wherever_a_process_dies_a_parent_gets_the_end_of_each_child_once(
         deaths += process.deaths
         if not process.deaths:
             break
-    assert deaths > 30  # each exchange was the last one of some process
+    assert deaths > 30  # each exchange was the last one of one process
 
 
 @EVERY_MOMENT
@@ -177,7 +177,7 @@ def test_wherever_a_process_dies_the_children_of_a_cancelled_parent_end(
 
 
 def _claim_only_parent(process: Process) -> None:
-    """Execute the parent's step, and no child's."""
+    """Execute the parent's step, but no child's."""
     for told in [each for each in process.sent.sent if each.run_id == PARENT]:
         process.sent.sent.remove(told)
         process.execute(told)

@@ -1,4 +1,4 @@
-"""A run and its child runs as their callers see them: handlers, parents, streams."""
+"""A run and its child runs from the callers' point of view: handlers, parents, streams."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def test_what_ended_a_child_for_its_parent_is_no_answer_to_a_parent_that_waits_f
 
     reply = store.verb("child_ended", run.run_id, **about, parted=True)
     assert reply[0] == b"again"
-    assert store.applied(run.run_id, reply[1]).looks == ("child",)  # it is taken up there
+    assert store.applied(run.run_id, reply[1]).looks == ("child",)  # it is handled there
     assert store.call(verify, store, run.run_id).holds
 
-    assert store.verb("child_ended", run.run_id, **about)[0] == b"told"  # it could not be
+    assert store.verb("child_ended", run.run_id, **about)[0] == b"told"  # it could not be handled
     assert store.verb("child_ended", run.run_id, **about, parted=True)[0] == b"known"

@@ -1,4 +1,4 @@
-"""`on_parent_end="wait"`: a run completes when such children have ended."""
+"""`on_parent_end="wait"`: a run completes only after such children have ended."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Watch(Event):
 
 
 class Never(HumanResponseEvent):
-    """Never comes."""
+    """Is never sent."""
 
 
 class Idle(Event):
@@ -85,14 +85,14 @@ class Parent(Workflow):
 
 
 async def begun(child: str, timeout: float | None = None) -> WorkflowHandler:
-    """A parent whose child goes on."""
+    """Start a parent and wait until its child is running."""
     handler = Parent(timeout=timeout).run(child=child)
     await until(child, "running")
     return handler
 
 
 async def stopped(handler: WorkflowHandler, name: str) -> None:
-    """Wait until a step has been executed, and its outcome recorded."""
+    """Wait until a step has been executed and its outcome recorded."""
     async for event in handler.stream_events(expose_internal=True, types=[StepStateChanged]):
         assert isinstance(event, StepStateChanged)
         if event.name == name and event.step_state is StepState.NOT_RUNNING:
@@ -101,7 +101,7 @@ async def stopped(handler: WorkflowHandler, name: str) -> None:
 
 
 def verified(runtime: BasicRuntime, handler: WorkflowHandler) -> bool:
-    """Whether the journal of a run leads to what there is."""
+    """Return whether the journal of a run replays to its state."""
     return bool(runtime.portal.call(verify(runtime.store, handler.run_id)).holds)
 
 

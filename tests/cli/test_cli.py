@@ -1,4 +1,4 @@
-"""`umbel …` on a configured Redis: commands as processes, against one real worker."""
+"""`umbel …` on a configured Redis: commands as processes, with one real worker."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bare(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 @pytest.fixture(scope="module")
 def idle(folder: Path, redis_url: str) -> Cli:
-    """The command line on a Redis without workers: a key prefix of its own."""
+    """The command line on a Redis without workers, with its own key prefix."""
     return Cli(folder, UMBEL_REDIS_URL=redis_url, UMBEL_KEY_PREFIX="idle")
 
 
@@ -53,7 +53,7 @@ def cli(folder: Path, redis_url: str) -> Iterator[Cli]:
     with configured.background("worker", *served, "--pool", "threads", "--concurrency", "8") as worker:
         worker.says("ready.")
         yield configured
-        worker.process.kill()  # a step that waits for ten minutes is still at work
+        worker.process.kill()  # a step that waits for ten minutes is still executing
 
 
 def shown(cli: Cli, run_id: str) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def test_a_worker_takes_its_targets_from_the_environment_and_its_queues_from_the
     assert "No live worker" in configured("doctor").out
 
 
-# -- looking at workflows ----------------------------------------------------------------------------------------------
+# -- inspecting workflows ----------------------------------------------------------------------------------------------
 
 
 def test_check_reports_every_fault_of_every_workflow(bare: Cli) -> None:

@@ -1,4 +1,4 @@
-"""`umbel …` where no Redis is configured: all is embedded, kept in a state folder, and gone when it should be."""
+"""`umbel …` without a configured Redis: everything is embedded, kept in a state folder, and stopped in time."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from umbel.workers.embedded.folder import ServerFolder, is_locked, project_state
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """The command line with a state folder and a file of workflows of its own."""
+    """The command line with its own state folder and file of workflows."""
     (tmp_path / "flows.py").write_text(FLOWS)
     return Cli(tmp_path, UMBEL_STATE_DIR=str(tmp_path / "state"))
 
 
 def nothing_is_left(cli: Cli) -> bool:
-    """No worker of this test lives, which would have its folder on the command line, and no server holds its folder."""
+    """Return whether no worker of this test lives (its command line has the folder) and no server holds the folder."""
     server_lock = ServerFolder(cli.folder / "state" / project_state(cli.folder)).server_lock
     return not processes_mentioning(f"{cli.folder}/flows.py") and not is_locked(server_lock)
 
@@ -77,7 +77,7 @@ def test_progress_is_a_table_on_a_terminal(cli: Cli) -> None:
         try:
             while data := os.read(terminal, 4096):
                 seen.extend(data)
-        except OSError:  # how a terminal says that the other side is gone
+        except OSError:  # how a terminal reports that the other side has gone
             return
 
     reader = threading.Thread(target=read)
@@ -116,7 +116,7 @@ def test_dev_serves_until_it_is_interrupted_and_other_terminals_attach_to_it(cli
 
 
 def console(dev: Background) -> str:
-    """Where the server of a dev command listens."""
+    """Return the URL on which a dev command listens."""
     dev.says("Console and HTTP API: ")
     return dev.err.partition("Console and HTTP API: ")[2].split()[0]
 
@@ -148,7 +148,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def taking(port: int) -> Iterator[None]:
-    """The port is in use: by this server, or by one that had it already."""
+    """Keep the port in use: by this server, or by another one that already has it."""
     with ExitStack() as stack:
         with suppress(OSError):
             stack.enter_context(socket.create_server(("127.0.0.1", port)))

@@ -1,4 +1,4 @@
-"""`umbel serve`: a server process over real sockets, with and without a worker of its own."""
+"""`umbel serve`: a server process over real sockets, with and without its own worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 def program(arguments: str = "", more: str = "") -> str:
-    """A program that makes a server of its own."""
+    """Return a program that creates its own server."""
     made = f"server = WorkflowServer({arguments})\nserver.add_workflow('squares-of-mine', Squares())\n"
     return f"{FLOWS}\nfrom umbel.server import WorkflowServer\n\n{made}{more}"
 
@@ -38,14 +38,14 @@ def redis_url() -> Iterator[str]:
 def cli(tmp_path: Path, redis_url: str) -> Cli:
     (tmp_path / "flows.py").write_text(FLOWS)
     prefix = f"t{tmp_path.name[-20:]}".replace("_", ".")
-    # The deployment is there already: one that begins beside those of other tests is named in a warning.
+    # The deployment exists already: a new one beside those of other tests would cause a warning.
     with closing(Runtime(Settings(redis_url=redis_url, key_prefix=prefix))) as runtime:
         runtime.portal.call(runtime.store.command("look at the deployment", "PING"))
     return Cli(tmp_path, UMBEL_REDIS_URL=redis_url, UMBEL_KEY_PREFIX=prefix)
 
 
 def address(command: Background) -> str:
-    """Where it says that it listens."""
+    """Return the URL that it prints."""
     command.says("the console page and the HTTP API)")
     found = re.search(r"http://127\.0\.0\.1:\d+", command.out + command.err)
     assert found is not None
@@ -62,7 +62,7 @@ def test_a_server_with_a_worker_serves_a_run_and_leaves_nothing(cli: Cli) -> Non
             answer = client.post("/workflows/Squares/run", json={"start_event": {"count": 3}})
             assert answer.json()["result"]["value"]["result"] == {"total": 5}
             asked = client.post("/workflows/Ask/run-nowait", json={}).json()["handler_id"]
-            # An event that no step's signature shows: what the module defines may be sent.
+            # An event that no step's signature shows: any event that the module defines may be sent.
             sent = client.post(f"/events/{asked}", json={"event": {"type": "Approved", "value": {"by": "Ada"}}})
             assert sent.json() == {"status": "sent"}
             assert client.get("/metrics").status_code == 200
@@ -145,7 +145,7 @@ def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_public_address_needs_a_token(cli: Cli) -> None:

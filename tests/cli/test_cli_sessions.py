@@ -1,4 +1,4 @@
-"""`umbel sessions` and `umbel session`: looking at sessions, and changing them."""
+"""`umbel sessions` and `umbel session`: inspecting and changing sessions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Count(Workflow):
 
 
 class InProcess:
-    """The command line, called in this process: there are many calls, and a process for each takes its time."""
+    """The command line, called in this process: a process for each of the many calls would take too long."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder, self.environment = folder, environment

@@ -1,4 +1,4 @@
-"""What platforms and operators put into the environment: names warn, only values stop, and a sentence says why."""
+"""Environment variables of platforms and operators: unknown names warn, wrong values stop, and the error says why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.folder import state_folder
 
 SECRET = "s3cret"
-#: What Kubernetes sets for Services called `umbel` and `umbel-redis`.
+#: The variables that Kubernetes sets for Services called `umbel` and `umbel-redis`.
 INJECTED = {
     "UMBEL_PORT": "tcp://10.0.0.1:80",
     "UMBEL_PORT_80_TCP": "tcp://10.0.0.1:80",
@@ -194,7 +194,7 @@ def test_without_a_home_folder_a_sentence_says_what_to_set(monkeypatch: pytest.M
 
 
 def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")  # not a folder: nobody can write below it, not even root
+    (tmp_path / "file").write_text("")  # not a folder: nobody can create files below it, not even root
     environment = {"HOME": str(tmp_path / "file"), "PATH": os.environ["PATH"]}
     for command in (["runs"], ["run", "support.flows.everyday:Chain"]):
         done = subprocess.run(

@@ -48,7 +48,7 @@ class Deadly(Workflow):
         return StopEvent()
 '''
 
-#: No worker loads this.
+#: No worker loads this workflow.
 ELSEWHERE = """
 from umbel import StartEvent, StopEvent, Workflow, step
 
@@ -62,7 +62,7 @@ class Unserved(Workflow):
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
-    """The command line with a prefork worker, which survives what its children do not."""
+    """The command line with a prefork worker, which survives the death of its children."""
     (tmp_path / "dying.py").write_text(FLOWS)
     (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
     with EmbeddedRedis.temporary() as server:

@@ -1,4 +1,4 @@
-"""A failure and what steps print, as a person sees them: whole, once, and with the step's name."""
+"""Failures and printed output of steps, as a person sees them: complete, once, and with the step's name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from support.processes.command_line import Cli
 from support.processes.terminal import Terminal
 
-#: Each command is a process, and each `run` starts a Redis and a worker of its own.
+#: Each command is a process, and each `run` starts its own Redis and worker.
 pytestmark = pytest.mark.timeout(180)
 
 FLOWS = """
@@ -61,7 +61,7 @@ class Rescued(Workflow):
         return StopEvent(result="rescued")
 """
 
-#: What would make a terminal change its title, clear its screen, write over a line and turn the text around.
+#: Sequences that would make a terminal change its title, clear its screen, overwrite a line and reverse the text.
 OBEYED = "\x1b]0;mine\x07\x1b[2J\rover\x9b1m\u202eback"
 
 FLOWS += """
@@ -79,7 +79,7 @@ class Obeyed(Workflow):
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """The command line with a state folder of its own."""
+    """The command line with its own state folder."""
     folder = tmp_path_factory.mktemp("shown")
     (folder / "flows.py").write_text(FLOWS)
     return Cli(folder, UMBEL_STATE_DIR=str(folder / "state"))

@@ -1,4 +1,4 @@
-"""Mistakes on the command line: one line that says what is wrong and what to do."""
+"""Mistakes on the command line: one line of error that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support.processes.command_line import Cli
 from support.processes.terminal import Terminal
 
-#: Each command is a process, and each `run` starts a Redis and a worker of its own.
+#: Each command is a process, and each `run` starts its own Redis and worker.
 pytestmark = pytest.mark.timeout(180)
 
 FLOWS = """
@@ -179,7 +179,7 @@ def test_the_newest_run_and_beginnings_of_ids_name_runs(cli: Cli) -> None:
     assert "2 runs begin with 'paid': " in cli.error("show", "paid")
     assert "No run 'lost'" in cli.error("show", "lost")
 
-    # What was started last counts, not what has ended last.
+    # The run that was started last counts, not the one that ended last.
     for run_id in ("left-1", "left-2"):
         cli("start", "flows.py:Buy", "item=a", "--run-id", run_id)
     cli("cancel", "left-1")

@@ -1,4 +1,4 @@
-"""The code that runs is the code one sees: per project, and as it is now."""
+"""The code that runs is the code of the project, in its current version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.processes.command_line import Cli
 from support.processes.terminal import Terminal
 from umbel.workers.cli.start.reload import Programs
 
-#: Each command is a process, and each `run` starts a Redis and a worker of its own.
+#: Each command is a process, and each `run` starts its own Redis and worker.
 pytestmark = pytest.mark.timeout(180)
 
 FLOW = """
@@ -27,7 +27,7 @@ class Say(Workflow):
 
 
 def project(folder: Path, word: str) -> Cli:
-    """A folder with one workflow, which uses a module beside it."""
+    """A folder with one workflow, which uses a module in the same folder."""
     folder.mkdir()
     (folder / "flow.py").write_text(FLOW)
     (folder / "words.py").write_text(f"WORD = {word!r}\n")

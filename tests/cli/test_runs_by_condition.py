@@ -1,4 +1,4 @@
-"""`umbel cancel`, `umbel retry` and `umbel delete` on many runs, chosen by conditions; `umbel ping`."""
+"""`umbel cancel`, `umbel retry` and `umbel delete` on many runs selected by conditions; `umbel ping`."""
 
 from __future__ import annotations
 

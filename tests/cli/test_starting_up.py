@@ -1,4 +1,4 @@
-"""Before a command has begun: what needs no code of it is answered at once, and Ctrl-C shows nothing of Python."""
+"""Startup of commands: what needs no user code is answered at once, and Ctrl-C shows no Python traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.processes.terminal import Terminal
 from umbel.workers.cli.main import COMMANDS
 
 BLOCKING = "import time\nprint('importing', flush=True)\ntime.sleep(600)\n"
-#: Commands that read runs and start nothing; an import contract names their modules, too.
+#: Commands that read runs and start nothing; an import contract lists their modules too.
 READING = (
     "runs",
     "show",
@@ -33,7 +33,7 @@ REFUSING = "raise AssertionError('imported')\n"
 
 
 def with_modules(folder: Path, source: str, *names: str) -> Cli:
-    """The command line where modules are other ones."""
+    """Return a command line in which these modules are replaced."""
     (folder / "first").mkdir()
     for name in names:
         (folder / "first" / f"{name}.py").write_text(source)

@@ -1,4 +1,4 @@
-"""How a TARGET becomes workflows: real modules on disk, imported into this process and taken out again."""
+"""How a TARGET becomes workflows: real modules on disk, imported into this process and removed afterwards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Needy(Workflow):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to write modules into, which is the current one; imports are undone afterwards."""
+    """A folder to write modules into, as the current directory; imports are undone afterwards."""
     modules, known = set(sys.modules), len(declared)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

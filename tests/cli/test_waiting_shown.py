@@ -1,4 +1,4 @@
-"""Progress, questions and Ctrl-C, as a person at a terminal has them."""
+"""Progress, questions and Ctrl-C, as a person at a terminal sees them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from support.processes.command_line import Cli
 from support.processes.terminal import Terminal
 
-#: Each command is a process, and each `run` starts a Redis and a worker of its own.
+#: Each command is a process, and each `run` starts its own Redis and worker.
 pytestmark = pytest.mark.timeout(180)
 
 FLOWS = """
@@ -103,7 +103,7 @@ class Blocked(Workflow):
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """The command line with a state folder of its own."""
+    """The command line with its own state folder."""
     (tmp_path / "flows.py").write_text(FLOWS)
     return Cli(tmp_path, UMBEL_STATE_DIR=str(tmp_path / "state"))
 
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_a_run_within_two_seconds_and_says_how_to_resume_it(cli: Cli
     assert "Cancelled run 'ended'. Resume it with: umbel retry ended" in terminal.text
     assert "Traceback" not in terminal.text
     assert "|" not in terminal.text
-    assert took < 10  # two seconds on a machine that has nothing else to do
+    assert took < 10  # two seconds on an idle machine
 
 
 def test_a_question_that_any_human_response_answers_is_shown_with_the_custom_name_of_the_answer(cli: Cli) -> None:

@@ -1,4 +1,4 @@
-"""Row by row, what users of LlamaIndex Workflows expect: written as a user would, run on the session's deployment."""
+"""What users of LlamaIndex Workflows expect, row by row: written as a user would, run on the session's deployment."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What tests of this folder are marked with."""
+    """Register the marker of the tests in this folder."""
     config.addinivalue_line("markers", "row(number): the row of docs/compatibility.md that a test is about")
 
 
 @pytest.fixture(autouse=True)
 def default_runtime(runtime: Any) -> None:
-    """Every test here has the deployment as its default runtime."""
+    """Make the deployment the default runtime of every test here."""

@@ -1,7 +1,7 @@
-"""What LlamaIndex Workflows are known to get wrong, done right: `test_defect_NN_…`.
+"""Known defects of LlamaIndex Workflows that umbel does not have: `test_defect_NN_…`.
 
-Some are shown elsewhere: an answer that comes twice (1) by row 67, handlers without validation (4) by row 17; runs that
-a crash leaves behind (8), writes that get lost (9) and processes that share one store (10) by tests/processes.
+Some are tested elsewhere: an answer that arrives twice (1) by row 67, handlers without validation (4) by row 17; runs
+left behind by a crash (8), lost writes (9) and processes that share one store (10) by tests/processes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def test_defect_03_steps_that_need_a_slow_resource_at_once_wait_for_one_an
     made: list[Connection] = []
 
     def ask() -> int:
-        both_asked.wait()  # both executions are here before the slow one is made
+        both_asked.wait()  # both executions get here before the slow resource is created
         return 0
 
     async def slow() -> Connection:
@@ -119,7 +119,7 @@ async def test_defect_11_a_snapshot_does_not_grow_with_what_the_run_has_done() -
         await handler.cancel_run()
         return size
 
-    assert await size_after(100) == pytest.approx(await size_after(1), abs=50)  # instants have more or fewer digits
+    assert await size_after(100) == pytest.approx(await size_after(1), abs=50)  # the length of instants varies
 
 
 async def test_defect_12_nothing_of_an_ended_run_is_kept_for_ever(runtime: BasicRuntime) -> None:
@@ -161,4 +161,4 @@ async def test_defect_15_a_stop_event_in_the_stream_ends_neither_stream_nor_run(
 
     assert await handler == "the end"
     results = [event.result async for event in attach(handler.run_id).stream_events()]
-    assert results == ["not yet", "not yet", "the end"]  # the step was called again when the answer had come
+    assert results == ["not yet", "not yet", "the end"]  # the step was called again after the answer arrived

@@ -1,4 +1,4 @@
-"""No row is forgotten: each has a test that is marked with its number, or a line in the table of deviations."""
+"""Every row is covered: by a test that is marked with its number, or by a line in the table of deviations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = list(range(1, 100))
 
 
 def marks(file: Path) -> Iterator[int]:
-    """The rows that tests of a file are marked with: `@pytest.mark.row(17)`."""
+    """Yield the rows with which tests of a file are marked: `@pytest.mark.row(17)`."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
             for each in node.decorator_list:
@@ -23,12 +23,12 @@ def marks(file: Path) -> Iterator[int]:
 
 
 def rows_tested() -> set[int]:
-    """The rows that tests of this folder are marked with."""
+    """Return the rows with which tests of this folder are marked."""
     return {row for file in HERE.glob("test_*.py") for row in marks(file)}
 
 
 def table(page: str, *head: str) -> list[list[str]]:
-    """The lines of the only table of a page."""
+    """Return the lines of the only table of a page."""
     lines = (ROOT / "docs" / page).read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
     assert cells[0] == list(head)
@@ -37,12 +37,12 @@ def table(page: str, *head: str) -> list[list[str]]:
 
 
 def deviations() -> dict[str, str]:
-    """The lines of the table of deviations: what is different there, and its rows."""
+    """Return the lines of the table of deviations: what differs in LlamaIndex Workflows -> its rows."""
     return {there: rows for rows, there, *_ in table("deviations.md", "row", "there", "here", "why")}
 
 
 def rows_deviating() -> set[int]:
-    """The rows that the table of deviations names."""
+    """Return the rows that the table of deviations names."""
     return {int(number) for rows in deviations().values() for number in re.findall(r"\d+", rows)}
 
 

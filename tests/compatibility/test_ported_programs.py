@@ -1,7 +1,7 @@
-"""Programs written for LlamaIndex Workflows run with nothing but their import lines changed.
+"""Programs written for LlamaIndex Workflows run after changing only their import lines.
 
-They stand in `programs/` as their authors have them. Here the import root is replaced, by one regular expression on
-import lines, and each is executed: alone under `umbel exec`, and on worker processes that share one Redis.
+`programs/` has them as their authors wrote them. Here one regular expression replaces the import root in import lines,
+and each program is executed: alone under `umbel exec`, and on worker processes that share one Redis.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from umbel.workers.embedded.supervisor import Supervisor
 
 PROGRAMS = Path(__file__).with_name("programs")
 UMBEL = str(Path(sys.executable).with_name("umbel"))
-#: Time-outs of waits and runs are noticed within moments.
+#: Timeouts of waits and runs are noticed within moments.
 QUICK = {"UMBEL_SWEEP_SECONDS": "0.2"}
 SECONDS = 50
 
@@ -38,7 +38,7 @@ IMPORT_ROOT = re.compile(r"^(from|import) workflows\b", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Program:
-    """One program, what its user types, and what it prints then."""
+    """One program, the input its user types, and the output it then prints."""
 
     name: str
     typed: str
@@ -46,12 +46,12 @@ class Program:
 
     @property
     def original(self) -> str:
-        """As its author wrote it."""
+        """The text as its author wrote it."""
         return (PROGRAMS / f"{self.name}.py.txt").read_text()
 
     @property
     def ported(self) -> str:
-        """With another import root."""
+        """The text with another import root."""
         return IMPORT_ROOT.sub(r"\1 umbel", self.original)
 
 
@@ -104,7 +104,7 @@ EVERY_PROGRAM = pytest.mark.parametrize("program", ALL, ids=lambda program: prog
 
 
 def execute(command: list[str], program: Program, folder: Path, **variables: str) -> str:
-    """Run a program to its good end, with its user typing; gives what it printed."""
+    """Run a program to a successful end while its user types; return what it printed."""
     done = subprocess.run(
         [*command, f"{program.name}.py"],
         cwd=folder,
@@ -148,14 +148,14 @@ def test_it_runs_by_itself(program: Program, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def supervisor() -> Iterator[Supervisor]:
-    """Ends what the tests below start, also when they are killed."""
+    """Ends everything the tests below start, even when they are killed."""
     with Supervisor() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def redis_url(supervisor: Supervisor) -> Iterator[str]:
-    """One Redis for all programs; key prefixes keep them apart."""
+    """One Redis for all programs, which are separated by key prefixes."""
     with EmbeddedRedis.temporary(supervisor=supervisor) as server:
         yield server.url
 
@@ -164,7 +164,7 @@ def redis_url(supervisor: Supervisor) -> Iterator[str]:
 def serving(
     program: Program, names: list[str], folder: Path, supervisor: Supervisor, **variables: str
 ) -> Iterator[None]:
-    """Workers for the program's file, one step at a time each, until the block ends."""
+    """Run workers for the program's file until the block ends, each with one step at a time."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("UMBEL_")}
     with ExitStack() as stack:
         logs = []
@@ -202,7 +202,7 @@ def test_it_runs_on_two_workers_that_both_take_part(
     try:
         with serving(program, ["one", "two"], tmp_path, supervisor, **deployed):
             found: list[Execution] = []
-            for _ in range(5):  # who takes a dispatch first is chance, in a program of a few steps
+            for _ in range(5):  # in a program of few steps, it is random which worker claims a dispatch first
                 assert execute([sys.executable], program, tmp_path, **deployed) == program.printed
                 runs = [run.run_id for run in store.runs()]
                 found = [each for run_id in runs for each in executions(store.journal(run_id))]
@@ -229,7 +229,7 @@ def test_the_branches_of_one_run_are_spread_over_two_workers(
             queries = [each for each in executions(store.journal(run.run_id)) if each.step == "query"]
             assert len(queries) == 12
             assert {each.worker.partition("@")[0] for each in queries} == {"one", "two"}
-            # Its `num_workers` is 4, in all workers together.
+            # Its `num_workers` is 4, over all workers together.
             edges = [(each.started_at, 1) for each in queries] + [(each.ended_at or 0, -1) for each in queries]
             at_once = most = 0
             for _, change in sorted(edges):

@@ -1,4 +1,4 @@
-"""Rows 59 to 62: which method of the context belongs where, and collecting events."""
+"""Rows 59 to 62: where each method of the context is allowed, and collecting events."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ OUTSIDE_OF_STEPS: Calls = {"to_dict": lambda ctx: ctx.to_dict()}
 
 
 async def refusals(ctx: Context, calls: Calls) -> dict[str, str]:
-    """What each of the calls is refused with."""
+    """Return the error with which each of the calls is refused."""
     found = {}
     for name, call in calls.items():
         with pytest.raises(ContextStateError) as caught:
@@ -77,7 +77,7 @@ async def refusals(ctx: Context, calls: Calls) -> dict[str, str]:
 
 
 async def made(call: Callable[[Context], Any], ctx: Context) -> None:
-    """Make a call, and await what can be awaited."""
+    """Make a call, and await its result if possible."""
     answer = call(ctx)
     if inspect.isawaitable(answer):
         await answer
@@ -131,14 +131,14 @@ async def test_what_belongs_to_all_faces() -> None:
         assert await ctx.get_result() is True
     assert not ctx.is_running
     assert [type(event) async for event in ctx.stream_events()].count(UnhandledEvent) == 0
-    assert await ctx.store.get("n") == 3  # the step was called twice: what stands before the wait is done again
+    assert await ctx.store.get("n") == 3  # the step was called twice: the code before the wait runs again
 
 
 # -- 60 ----------------------------------------------------------------------------------------------------------------
 
 
 def helper(n: int) -> str:
-    """Has no context among its parameters, and none was given to its caller."""
+    """Uses the context although neither it nor its caller has it as a parameter."""
     ctx = Context.get_step_context()
     ctx.write_event_to_stream(Item(n=n))
     return ctx.run_id
@@ -173,7 +173,7 @@ def test_outside_of_a_step_there_is_none() -> None:
 def collecting(
     sent: list[Event], expected: list[type[Event]], buffer_of: Callable[[Any], str | None]
 ) -> type[Workflow]:
-    """A workflow that gives `sent` to `collect_events`, one after the other, and ends with the complete sets."""
+    """Return a workflow that passes `sent` to `collect_events` one by one, and ends with the complete sets."""
 
     class Collects(Workflow):
         @step
@@ -201,7 +201,7 @@ ITEMS_THEN_OTHERS = [*(Item(n=n) for n in (1, 2, 3)), *(Other(n=n) for n in (1, 
 
 @pytest.mark.row(61)
 async def test_a_set_comes_in_the_order_asked_for_and_surplus_events_stay_for_the_next() -> None:
-    """There, the second and third Item are dropped when they come; here they wait for the next set."""
+    """LlamaIndex Workflows drops the second and third Item on arrival; umbel keeps them for the next set."""
     sets = await collecting(ITEMS_THEN_OTHERS, [Other, Item], lambda ev: None)().run()
 
     assert sets == [["Other1", "Item1"], ["Other2", "Item2"]]
@@ -232,7 +232,7 @@ async def test_nothing_expected_is_complete_at_once() -> None:
 
 @pytest.mark.row(62)
 async def test_fifty_events_in_parallel_make_one_set_and_call_the_step_fifty_times() -> None:
-    """There, a step whose buffer has changed meanwhile is executed again; here the exchange is atomic."""
+    """LlamaIndex Workflows re-executes a step whose buffer has changed meanwhile; umbel's exchange is atomic."""
     calls: Counter[int] = Counter()
     complete: list[int] = []
 

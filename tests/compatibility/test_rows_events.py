@@ -156,7 +156,7 @@ async def test_the_result_of_a_stop_event_and_of_a_subclass() -> None:
             return Computed(parts=ev.parts)
 
     ending = await Adds().run(parts=[4, 5])
-    assert type(ending) is Computed  # of a subclass, the event itself is what awaiting gives
+    assert type(ending) is Computed  # for a subclass, awaiting returns the event itself
     assert (ending.parts, ending.result) == ([4, 5], 9)
 
 
@@ -176,7 +176,7 @@ class Form(Workflow):
 async def answered(
     handler: WorkflowHandler, *, expose_internal: bool = False, stray: Event | None = None
 ) -> list[Event]:
-    """All events of a run of `Form`, which is answered as soon as it asks and idles."""
+    """Return all events of a run of `Form`, which is answered as soon as it asks and idles."""
     seen: list[Event] = []
     last_before_answer = WorkflowIdleEvent if expose_internal else Asked
     async for event in handler.stream_events(expose_internal=expose_internal):
@@ -213,7 +213,7 @@ START_CLASS, STOP_CLASS = "<class 'umbel.events.StartEvent'>", "<class 'umbel.ev
 
 
 def states(*rows: tuple[str, str, str, str | None]) -> list[Event]:
-    """Step state changes in the one slot of their steps, by step, state, and names of input and output."""
+    """Return step state changes in the only slot of their steps, by step, state, and names of input and output."""
     return [
         StepStateChanged(
             name=name, step_state=StepState(state), worker_id="0", input_event_name=given, output_event_name=out
@@ -310,7 +310,7 @@ async def test_an_unhandled_event_of_a_working_step_is_not_idle_and_input_requir
 
 @pytest.mark.row(54)
 async def test_an_event_that_nobody_takes_yet_is_kept_for_a_waiter() -> None:
-    """There, an answer that is quicker than its question is lost."""
+    """LlamaIndex Workflows loses an answer that arrives before its question."""
 
     class Ready(HumanResponseEvent):
         pass
@@ -358,7 +358,7 @@ async def test_internal_events_are_hidden_by_default_and_a_late_reader_misses_no
 
 @pytest.mark.row(55)
 async def test_every_reader_sees_all_and_one_that_stopped_early_resumes_where_it_stopped() -> None:
-    """There, a second reading raises; here the log is kept, so any number of readers see all of it."""
+    """In LlamaIndex Workflows, a second reading raises; umbel keeps the log, so any number of readers get all of it."""
     handler = Tells().run()
     for _ in range(2):
         assert [event async for event in handler.stream_events()] == PUBLISHED
@@ -374,7 +374,7 @@ async def test_every_reader_sees_all_and_one_that_stopped_early_resumes_where_it
 
 @pytest.mark.row(56)
 async def test_a_stop_event_that_a_step_writes_to_the_stream_does_not_end_it() -> None:
-    """There, it ends the stream while the run goes on; here only the run's own end does."""
+    """In LlamaIndex Workflows, it ends the stream although the run continues; in umbel, only the run's own end does."""
 
     class Premature(Workflow):
         @step

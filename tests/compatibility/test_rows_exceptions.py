@@ -21,7 +21,7 @@ from umbel.events import (
 
 
 class TwoParts(Exception):
-    """Its constructor takes what its message is made of."""
+    """Its constructor takes the parts of its message."""
 
     def __init__(self, code: int, hint: str) -> None:
         super().__init__(code, hint)
@@ -32,14 +32,14 @@ class TwoParts(Exception):
 
 
 class Picky(Exception):
-    """Cannot be made of its message."""
+    """Cannot be created from its message."""
 
     def __init__(self, parts: list[object]) -> None:
         super().__init__(f"{len(parts)} parts")
 
 
 def failing_with(make: Any) -> type[Workflow]:
-    """A workflow of one's own that fails with what `make` gives."""
+    """Return a new workflow that fails with the result of `make`."""
 
     class Fails(Workflow):
         @step

@@ -45,7 +45,7 @@ class Passed(Event):
 
 
 class Recording:
-    """A policy of the user's own: notes what it is asked, and does not wait."""
+    """A user's own policy: records its calls, and does not wait."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, str, int | None]] = []
@@ -100,7 +100,7 @@ async def test_a_policy_that_takes_no_seed_works() -> None:
 
 
 class Delayed(Workflow):
-    """Its one worker's first item fails and is due again in an hour; the second one passes by."""
+    """Its one worker's first item fails and is due again in an hour; the second one overtakes it."""
 
     @step
     async def split(self, ev: StartEvent) -> list[Item]:
@@ -235,7 +235,7 @@ async def test_a_lineage_is_rescued_max_recoveries_times_and_then_the_run_fails(
         @catch_error(max_recoveries=allowed)
         async def again(self, ctx: Context, ev: StepFailedEvent) -> Item | None:
             rescued.append(str(ev.exception))
-            ctx.send_event(Item(n=1))  # what is sent carries the count on, as what is returned does
+            ctx.send_event(Item(n=1))  # the count is passed on with sent events as with returned ones
             return None
 
     with pytest.raises(ValueError, match=f"after {allowed} rescues"):

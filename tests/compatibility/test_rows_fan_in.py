@@ -1,4 +1,4 @@
-"""Rows 32 to 35: `Take`, other events beside a list, and what cannot be gathered."""
+"""Rows 32 to 35: `Take`, other events next to a list, and events that cannot be gathered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from umbel.events import (
 )
 from umbel.tasks.snapshots.event_texts import with_digest
 
-# -- 32, 33: Take, and what stands beside a list -----------------------------------------------------------------------
+# -- 32, 33: Take, and other events next to a list ---------------------------------------------------------------------
 
 
 @pytest.mark.row(32)
@@ -35,7 +35,7 @@ async def test_take_fires_on_the_nth_arrival_and_the_siblings_continue() -> None
         @step
         async def work(self, ev: Item) -> Done:
             if ev.n == 2:
-                await fired.wait()  # ends after the join has begun, and not before
+                await fired.wait()  # ends only after the join has begun
                 slow_ended.set()
             return Done(n=ev.n)
 
@@ -139,11 +139,11 @@ async def test_every_element_of_a_list_is_an_event() -> None:
         await Mixed().run()
 
 
-# -- 34, 35: what cannot be gathered -----------------------------------------------------------------------------------
+# -- 34, 35: events that cannot be gathered ----------------------------------------------------------------------------
 
 
 def stray(target: str | None) -> type[Workflow]:
-    """Sends an event that only a join of a fan-out takes, instead of returning it."""
+    """Return a workflow that sends, instead of returning, an event that only a fan-in step accepts."""
 
     class Stray(Workflow):
         @step

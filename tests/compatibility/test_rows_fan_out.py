@@ -18,7 +18,7 @@ from umbel.events import (
 )
 from umbel.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 
-# -- 27 to 31: lists and what gathers them -----------------------------------------------------------------------------
+# -- 27 to 31: lists, and the steps that gather them -------------------------------------------------------------------
 
 
 @pytest.mark.row(27)
@@ -194,7 +194,7 @@ async def test_fan_outs_within_a_fan_out_join_at_the_innermost_level() -> None:
     assert await Nested().run() == [[], [1, 2], [3]]
 
 
-# -- 38: retries inside ------------------------------------------------------------------------------------------------
+# -- 38: retries inside a fan-out --------------------------------------------------------------------------------------
 
 
 @pytest.mark.row(38)

@@ -30,7 +30,7 @@ class Interview(Workflow):
 
 
 async def waiting_interview() -> WorkflowHandler:
-    """A run that waits for its answer, and whose handler has read nothing yet."""
+    """Return the handler, still unread, of a run that waits for its answer."""
     handler = Interview(timeout=None).run(topic="ships")
     await published(handler, Asked)
     return handler
@@ -83,7 +83,7 @@ class Ends(Workflow):
 
 
 def warned(call: Any) -> Any:
-    """What a deprecated method gives; it has to warn."""
+    """Return the result of a deprecated method, which must warn."""
     with pytest.warns(DeprecationWarning, match="is deprecated: use"):
         return call()
 
@@ -112,7 +112,7 @@ async def test_the_deprecated_methods_warn_and_answer() -> None:
 
 @pytest.mark.row(58)
 async def test_cancel_is_no_hard_cancel_of_a_local_task_but_ends_the_run_wherever_it_is() -> None:
-    """There, it is deprecated and cancels the task that awaits; here it says whether it ended the run."""
+    """In LlamaIndex Workflows it is deprecated and cancels the awaiting task; here it says whether it ended the run."""
     handler = await waiting_interview()
 
     assert [await handler.cancel(), await handler.cancel()] == [True, False]

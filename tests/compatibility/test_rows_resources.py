@@ -1,4 +1,4 @@
-"""Rows 76 and 77: what steps are given besides events."""
+"""Rows 76 and 77: the resources of steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Item(Event):
 
 
 def counting(calls: list[int]) -> Callable[[], int]:
-    """A factory that makes the number of its call."""
+    """Return a factory that returns the number of its call."""
 
     def number() -> int:
         calls.append(len(calls) + 1)
@@ -89,7 +89,7 @@ async def test_without_cache_each_execution_of_a_step_gets_one_of_its_own() -> N
 
 @pytest.mark.row(76)
 async def test_factories_of_one_name_are_distinguished() -> None:
-    """There, the name of the factory is the key, so that both would get the same value."""
+    """In LlamaIndex Workflows the name of the factory is the key, so that both would get the same value."""
 
     class Flow(Workflow):
         @step
@@ -164,7 +164,7 @@ class Model(BaseModel):
 
 
 def answering_with(config: Any) -> type[Workflow]:
-    """A workflow whose step is given a `Model` from a config."""
+    """Return a workflow whose step gets a `Model` from a config."""
 
     class Flow(Workflow):
         @step

@@ -1,4 +1,4 @@
-"""Rows 39 and 40: whether and when a failed step is tried again."""
+"""Rows 39 and 40: whether and when a failed step is retried."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from umbel.retry_policy import (
 
 
 def delays(policy: RetryPolicy, failures: int = 5) -> list[float | None]:
-    """What the policy answers to failure 1, 2, …"""
+    """Return the policy's answers to failures 1, 2, …"""
     return [policy.next(0.0, number, ValueError("x"), seed=1) for number in range(1, failures + 1)]
 
 
@@ -121,7 +121,7 @@ def test_retry_is_asked_first_then_wait_then_stop() -> None:
 
 # -- 40: every class and operator --------------------------------------------------------------------------------------
 
-# What tenacity answers, with its attempt numbers 1, 2, 3, 4.
+# The answers of tenacity for its attempt numbers 1, 2, 3, 4.
 WAITS: list[tuple[Any, list[float]]] = [
     (wait_fixed(3), [3, 3, 3, 3]),
     (wait_fixed(timedelta(minutes=1)), [60, 60, 60, 60]),
@@ -166,7 +166,7 @@ def test_random_waits_stay_in_their_range(wait: Any, low: float, high: float) ->
     assert low <= min(drawn) <= max(drawn) <= high
 
 
-#: (attempts, elapsed, upcoming sleep), and for each stop whether it gives up there.
+#: (attempts, elapsed, upcoming sleep), and whether each stop gives up there.
 MOMENTS = [(1, 0, 0), (3, 0, 0), (1, 10, 0), (1, 8, 2)]
 STOPS: list[tuple[Any, str]] = [
     (stop_after_attempt(3), ".x.."),

@@ -1,4 +1,4 @@
-"""Rows 21 to 26: which events a step is given, and what it may return."""
+"""Rows 21 to 26: which events a step receives, and what it may return."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Go(HumanResponseEvent):
 
 
 class Exact(Workflow):
-    """Emits a subclass of what `take` accepts; the run ends with what came first."""
+    """Emits a subclass of what `take` accepts; the run ends with whichever arrives first."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Item | Special:
@@ -162,7 +162,7 @@ def test_the_return_annotation_is_mandatory() -> None:
             return StopEvent()
 
 
-# -- 25, 26: what a step returns ---------------------------------------------------------------------------------------
+# -- 25, 26: return values of steps ------------------------------------------------------------------------------------
 
 
 @pytest.mark.row(25)

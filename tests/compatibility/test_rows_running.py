@@ -1,4 +1,4 @@
-"""Rows 1 to 9: what is imported, time limits and places of runs, names and ids, what begins and ends a run."""
+"""Rows 1 to 9: imports, time limits and concurrency of runs, names and ids, how a run begins and ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from umbel.plugins import BasicRuntime
 
 
 class Go(HumanResponseEvent):
-    """Lets a run come to its end."""
+    """Lets a run end."""
 
 
 class Greeting(StartEvent):
@@ -59,7 +59,7 @@ class Greeter(Workflow):
 
 
 def time_limit_in_ms(runtime: BasicRuntime, handler: WorkflowHandler) -> float | None:
-    """How long after its start the run will time out; None if it will not, or has not begun."""
+    """Return how long after its start the run times out; None if it does not, or has not been admitted."""
     store = store_of(runtime)
     due = store.client.zscore(store.locate(handler.run_id)["timers"], f"timeout|{handler.run_id}")
     return None if due is None else due - store.run(handler.run_id).created_at
@@ -70,7 +70,7 @@ def turn_the_clock_past_the_limit(runtime: BasicRuntime, handler: WorkflowHandle
     assert store_of(runtime).client.zadd(timers, {f"timeout|{handler.run_id}": 1}, xx=True, ch=True) == 1
 
 
-# -- 1: what is imported -----------------------------------------------------------------------------------------------
+# -- 1: imports --------------------------------------------------------------------------------------------------------
 
 SURFACE = {
     "umbel": "Context Workflow catch_error step",
@@ -98,7 +98,7 @@ SURFACE = {
     "umbel.plugins": "BasicRuntime basic_runtime get_current_runtime",
 }
 
-#: What older programs import from `llama_index.core.workflow`.
+#: Names that older programs import from `llama_index.core.workflow`.
 OLDER_NAMES = (
     "Context Event HumanResponseEvent InputRequiredEvent JsonPickleSerializer JsonSerializer StartEvent StopEvent "
     "Workflow WorkflowRuntimeError WorkflowTimeoutError WorkflowValidationError draw_all_possible_flows "
@@ -149,7 +149,7 @@ async def test_a_program_runs_with_only_its_import_root_changed(root: str) -> No
     assert await module["main"]() == "two pirates meet: pirates"
 
 
-# -- 2, 3, 4, 5: how long, and how many at once ------------------------------------------------------------------------
+# -- 2, 3, 4, 5: time limits and concurrency ---------------------------------------------------------------------------
 
 
 @pytest.mark.row(2)
@@ -232,7 +232,7 @@ async def test_the_time_limit_counts_from_admission(runtime: BasicRuntime) -> No
     await idle(second)
     limit = time_limit_in_ms(runtime, second)
     assert limit is not None
-    assert limit > 60_000  # longer than a minute after its start: the time in the line came on top
+    assert limit > 60_000  # longer than a minute after its start: the waiting time is added
     await second.send_event(Go())
     assert await second == "went"
 
@@ -250,7 +250,7 @@ async def test_no_more_runs_of_a_workflow_execute_than_num_concurrent_runs_acros
             most = max(most, going_on)
             if going_on == 3:
                 full.set()
-            await full.wait()  # the first three can only go on together
+            await full.wait()  # the first three can only continue together
             going_on -= 1
             return StopEvent(result=ev.n)
 

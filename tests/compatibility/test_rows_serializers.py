@@ -27,7 +27,7 @@ class Customer(BaseModel):
 
 
 class Point:
-    """A component: it says itself how it is written."""
+    """A component: it defines its own serialized form."""
 
     def __init__(self, x: int) -> None:
         self.x = x
@@ -82,7 +82,7 @@ def test_a_type_that_is_not_in_the_allow_list_is_refused(allowed: list[Any]) -> 
 
 @pytest.mark.row(75)
 def test_a_type_that_is_not_loaded_is_not_imported_to_read_it() -> None:
-    """There, the class is imported by its name unless an allow list says otherwise."""
+    """LlamaIndex Workflows imports the class by its name unless an allow list says otherwise."""
     text = json.dumps({"__is_pydantic": True, "value": {}, "qualified_name": "antigravity.Model"})
 
     with pytest.raises(ContextSerdeError, match="antigravity.Model"):

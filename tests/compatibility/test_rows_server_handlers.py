@@ -1,4 +1,4 @@
-"""Rows 89, 94 and 95: handlers are listed, get events, are cancelled and purged, over a real socket."""
+"""Rows 89, 94 and 95: handlers are listed, receive events, are cancelled and purged, over a real socket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def address(deployment: Any) -> Iterator[str]:
 
 @pytest.fixture
 async def http(address: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Raw calls."""
+    """An HTTP client."""
     async with httpx.AsyncClient(base_url=address, timeout=30, verify=False) as client:
         yield client
 
@@ -127,7 +127,7 @@ async def test_the_client_waits_for_a_handler_as_long_as_it_is_asked_to(client: 
 async def test_a_class_of_the_clients_own_program_is_the_workflows_of_that_name(
     client: WorkflowClient, http: httpx.AsyncClient
 ) -> None:
-    """Where program and client are one file, the client calls its classes `__main__.Ans`."""
+    """If program and client are one file, the client names its classes `__main__.Ans`."""
     handler_id = await asked(client)
 
     event = {"qualified_name": f"__main__.{Ans.__qualname__}", "value": {"text": "main"}}
@@ -212,7 +212,7 @@ async def test_cancel_and_purge(client: WorkflowClient, http: httpx.AsyncClient)
 
 
 class Elsewhere(Workflow):
-    """Not served."""
+    """A workflow that is not served."""
 
     @step
     async def only(self, ev: StartEvent) -> StopEvent:

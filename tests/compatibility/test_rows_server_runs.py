@@ -1,4 +1,4 @@
-"""Rows 83 to 88: workflows are run, by the published client and by hand, over a real socket."""
+"""Rows 83 to 88: running workflows with the published client and with plain HTTP, over a real socket."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def address(deployment: Any) -> Iterator[str]:
 
 @pytest.fixture
 async def http(address: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Raw calls."""
+    """An HTTP client."""
     async with httpx.AsyncClient(base_url=address, timeout=30, verify=False) as client:
         yield client
 

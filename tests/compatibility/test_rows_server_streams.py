@@ -1,4 +1,4 @@
-"""Rows 90 to 93: streams of a server, byte for byte, over a real socket."""
+"""Rows 90 to 93: event streams of a server, byte for byte, over a real socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEARLY = b'{"value":{"done":2},"qualified_name":"support.http.rows.Nearly","type
 STOP = (
     b'{"value":{"result":{"hello":"world"}},"qualified_name":"umbel.events.StopEvent","type":"StopEvent","types":null}'
 )
-#: The numbers between belong to internal events.
+#: The missing numbers belong to internal events.
 RECORDED = b"id: 1\ndata: %b\n\nid: 2\ndata: %b\n\nid: 4\ndata: %b\n\n" % (PROGRESS, NEARLY, STOP)
 
 
@@ -36,7 +36,7 @@ async def http(address: str) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def greeted(deployment: Any) -> str:
-    """A run that has completed."""
+    """Return the handler id of a completed run."""
     with deployment.registering():
         handler = Greet().run()
         await handler
@@ -45,7 +45,7 @@ async def greeted(deployment: Any) -> str:
 
 @pytest.fixture
 async def waiting(http: httpx.AsyncClient) -> AsyncIterator[str]:
-    """A run that has asked and waits for its answer."""
+    """Yield the handler id of a run that has asked and waits for its answer."""
     handler_id = (await http.post("/workflows/interview/run-nowait", json={})).json()["handler_id"]
     async for event in WorkflowClient(httpx_client=http).get_workflow_events(handler_id):
         if event.type == "Ask":
@@ -153,7 +153,7 @@ async def test_nothing_left_is_a_204_without_a_body(http: httpx.AsyncClient, gre
 
     assert (found.status_code, found.content) == (204, b"")
     assert "content-length" not in found.headers
-    # The connection is as good as before.
+    # The connection can still be used.
     assert (await http.get("/health")).status_code == 200
 
 
@@ -183,7 +183,7 @@ async def test_many_readers_of_one_run_each_see_all(http: httpx.AsyncClient, wai
 async def test_a_reader_that_is_cut_resumes_where_it_stopped(
     address: str, http: httpx.AsyncClient, deployment: Any
 ) -> None:
-    """A proxy in between cuts every connection after some bytes; the client comes back by itself."""
+    """A proxy cuts every connection after some bytes; the client reconnects by itself."""
     upstream = httpx.URL(address)
     cuts = 0
     pipes: list[asyncio.Task[None]] = []
@@ -193,7 +193,7 @@ async def test_a_reader_that_is_cut_resumes_where_it_stopped(
         there, back = await asyncio.open_connection(upstream.host, upstream.port)
         try:
             back.write(await reader.readuntil(b"\r\n\r\n"))
-            left = 700 if cuts < 3 else 1 << 20  # the head of the answer and a few events
+            left = 700 if cuts < 3 else 1 << 20  # the response headers and a few events
             while left > 0 and (data := await there.read(min(left, 100))):
                 writer.write(data)
                 left -= len(data)

@@ -1,4 +1,4 @@
-"""Rows 96, 98 and 99: what a server says of its workflows, who may call it, and that it may be restarted."""
+"""Rows 96, 98 and 99: what a server reports about its workflows, who may call it, and restarts."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_custom_middleware_and_exception_handlers_work(deployment: Any) ->
     async with asking(server) as http:
         assert (await http.get("/workflows")).headers["x-stamp"] == "here"
         assert (await http.get("/nowhere")).text == "gone fishing"
-        # The guard stands in front of it all the same.
+        # The guard still comes first.
         assert "x-stamp" not in (await http.get("/workflows", headers={"Host": "evil.example"})).headers
 
 
@@ -154,7 +154,7 @@ async def test_custom_middleware_and_exception_handlers_work(deployment: Any) ->
 
 @pytest.mark.row(99)
 async def test_runs_outlive_the_server_that_started_them(deployment: Any) -> None:
-    """Killed processes are in tests/processes; here the next server simply goes on with what the first one began."""
+    """Killed processes are tested in tests/processes; here a second server continues the runs of the first one."""
     first = make_server(deployment)
     async with asking(first) as http:
         handler_id = (await http.post("/workflows/interview/run-nowait", json={"handler_id": "row-99"})).json()[
@@ -180,7 +180,7 @@ async def test_runs_outlive_the_server_that_started_them(deployment: Any) -> Non
 
 @pytest.mark.row(97)
 async def test_the_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
-    """What it does is tested in a browser, in tests/console."""
+    """The page's behavior is tested in a browser, in tests/console."""
     page = await http.get("/")
     assert page.headers["content-type"].startswith("text/html")
 

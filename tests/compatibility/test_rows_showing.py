@@ -1,6 +1,6 @@
 """Rows 78 to 80: the test runner, the graph of a workflow, drawings.
 
-Beside this file: `representation.json`, the graph of `Shop`.
+The file `representation.json` in this folder has the graph of `Shop`.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ async def test_internal_events_and_exact_classes_can_be_left_out() -> None:
 
     assert (await runner.run(start, expose_internal=False)).event_types == {Special: 2, Sent: 1}
     without = await runner.run(start, exclude_events=[StepStateChanged, Packed, StopEvent])
-    assert without.event_types == {Special: 2, Sent: 1}  # a subclass of an excluded class is none
+    assert without.event_types == {Special: 2, Sent: 1}  # a subclass of an excluded class is not excluded
     parameters = inspect.signature(WorkflowTestRunner.run).parameters
     assert list(parameters) == ["self", "start_event", "ctx", "expose_internal", "exclude_events"]
     assert parameters["expose_internal"].default is True

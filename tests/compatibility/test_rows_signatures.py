@@ -1,4 +1,4 @@
-"""Rows 1 and 40 again: what is called, is called as ever. umbel's own parameters may follow, and have defaults."""
+"""Rows 1 and 40 again: existing calls still work. umbel's own parameters come after them and have defaults."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ POLICIES: list[tuple[Call, Call]] = [
 
 
 def differences(ours: Call, theirs: Call) -> list[str]:
-    """What a call written for `theirs` would meet at `ours`."""
+    """Return what breaks when a call written for `theirs` is made to `ours`."""
     mine, wanted = inspect.signature(ours).parameters, inspect.signature(theirs).parameters
     found = [name for name in wanted if name not in mine and wanted[name].kind is not inspect.Parameter.VAR_KEYWORD]
     found += [

@@ -1,7 +1,7 @@
-"""Rows 73 to 75: snapshots of contexts as JSON; serializers for themselves are in `test_rows_serializers.py`.
+"""Rows 73 to 75: snapshots of contexts as JSON; the serializers alone are tested in `test_rows_serializers.py`.
 
-Beside this file: `snapshot_v2.json`, a snapshot that umbel took, and those named `…_reference.json`, in the shapes that
-LlamaIndex Workflows writes and wrote.
+Files in this folder: `snapshot_v2.json`, a snapshot taken by umbel, and `…_reference.json`, in the formats that current
+and older versions of LlamaIndex Workflows write.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STORED = Path(__file__).parent / "stored"
 
 
 def stored(name: str) -> dict[str, Any]:
-    """A snapshot in a file beside this one."""
+    """Return a snapshot from a file in this folder."""
     data: dict[str, Any] = json.loads((STORED / f"{name}.json").read_text())
     return data
 
@@ -49,7 +49,7 @@ class Answer(HumanResponseEvent):
 
 
 class Survey(Workflow):
-    """A fan-out of which one branch is through at once and another one asks."""
+    """A fan-out in which one branch finishes at once and another one asks."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> list[Item]:
@@ -142,19 +142,19 @@ class Joins(Workflow):
 
 
 async def waiting_survey() -> WorkflowHandler:
-    """A run of `Survey` whose first branch has arrived at the join and whose second one waits."""
+    """Return a run of `Survey` whose first branch has reached the join and whose second one waits."""
     handler = Survey(timeout=None).run(topic="ships")
     await idle(attach(handler.run_id))
     return handler
 
 
 def resumed(workflow: Workflow, data: dict[str, Any]) -> WorkflowHandler:
-    """A new run that goes on from a snapshot."""
+    """Return a new run that continues from a snapshot."""
     return workflow.run(ctx=Context.from_dict(workflow, data))
 
 
 async def answered(handler: WorkflowHandler) -> Any:
-    """What a run of `Survey` gives once its question is answered, which may have been asked before the snapshot."""
+    """Return the result of a run of `Survey` after answering its question, which may precede the snapshot."""
     await handler.send_event(Answer(n=1, text="steam"))
     return await handler
 
@@ -187,7 +187,7 @@ STREAM = {"stream_id", "source_step", "scope_path", "open_work_items", "acceptin
 
 
 def without_ids_and_times(data: dict[str, Any]) -> Any:
-    """A snapshot as text in which what differs from run to run is replaced by its place in the order of appearance."""
+    """Return a snapshot without what varies between runs: ids are replaced by their order of appearance, times by 0."""
     text = json.dumps(data, sort_keys=True)
     streams = list(data["streams"])
     items = [each["work_item_id"] for worker in data["workers"].values() for each in worker["collected_waiters"]]
@@ -249,7 +249,7 @@ async def test_the_stored_snapshot_is_what_is_written_today_and_is_continued() -
 
 @pytest.mark.row(73)
 async def test_a_snapshot_of_llamaindex_workflows_is_continued() -> None:
-    """One branch has arrived, one waits (and asks again, as its requirements are not in it), one is queued."""
+    """One branch has arrived, one waits (and asks again, since the snapshot lacks its requirements), one is queued."""
     handler = resumed(Survey(timeout=None), stored("snapshot_v2_reference"))
 
     state, order = await answered(handler)
@@ -260,7 +260,7 @@ async def test_a_snapshot_of_llamaindex_workflows_is_continued() -> None:
 
 @pytest.mark.row(73)
 async def test_joins_of_all_kinds_in_such_a_snapshot_are_continued() -> None:
-    """A gathering step at its second attempt, a group yet to be spread, a full set, half a set, a filled buffer."""
+    """A gathering step at its second attempt, a group to be fanned out, a full set, half a set, a filled buffer."""
     sums, retries = await resumed(Joins(), stored("snapshot_v2_joins_reference"))
 
     assert sums == [0, 14, 23, 100 + (1 + 2) + (5 + 6)]
@@ -296,7 +296,7 @@ def test_what_is_no_snapshot_is_refused(data: Any) -> None:
 
 @pytest.mark.row(73)
 def test_work_for_a_removed_step_and_a_damaged_snapshot_are_refused() -> None:
-    """There, steps that no longer exist are dropped silently, and damage is not noticed."""
+    """LlamaIndex Workflows silently drops steps that no longer exist, and does not notice damage."""
     with pytest.raises(ContextSerdeError, match="unfinished work for step 'ask', which workflow"):
         Context.from_dict(Gather(), stored("snapshot_v2_reference"))
 
@@ -337,14 +337,14 @@ async def test_a_snapshot_in_the_middle_continues_without_a_start_event() -> Non
     go_on.set()
 
     assert (await original, await copy) == (5, 5)
-    assert calls == ["first", "second", "second"]  # what was under way is executed again, what was done is not
+    assert calls == ["first", "second", "second"]  # the interrupted step is executed again, the finished one is not
 
 
 @pytest.mark.row(74)
 async def test_new_input_is_answered_and_what_was_unfinished_is_dropped_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """There, a context with unfinished work goes on with that, and ignores the input."""
+    """In LlamaIndex Workflows, a context with unfinished work continues it and ignores the input."""
     workflow = Survey(timeout=None)
     with caplog.at_level("WARNING", "umbel.context"):
         handler = workflow.run(ctx=Context.from_dict(workflow, stored("snapshot_v2")), topic="planes")

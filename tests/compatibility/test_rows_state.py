@@ -1,4 +1,4 @@
-"""Rows 69 to 72: `ctx.store` before a run, in its steps, and beside it."""
+"""Rows 69 to 72: `ctx.store` before a run, in its steps, and from outside."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def beside_a_run(use: Use) -> None:
 
 @asynccontextmanager
 async def held_run() -> AsyncIterator[Context]:
-    """The context of a run that goes on."""
+    """Yield the context of a running run."""
     handler = Held().run()
     yield handler.ctx
     await handler.send_event(Done())
@@ -78,7 +78,7 @@ everywhere = pytest.mark.parametrize("there", [before_a_run, in_a_step, beside_a
 async def test_dotted_paths_defaults_and_what_is_missing(there: Callable[[Use], Awaitable[None]]) -> None:
     async def use(store: Any) -> None:
         await store.set("n", 0)
-        await store.set("cart.owner.name", "Ada")  # makes the dicts on the way
+        await store.set("cart.owner.name", "Ada")  # creates the missing dicts
         await store.set("cart.items", [{"price": 5}, {"price": 7}])
         await store.set("cart.items.1.price", 8)
         await store.set("items", "called like a method")
@@ -108,7 +108,7 @@ async def test_dotted_paths_defaults_and_what_is_missing(there: Callable[[Use], 
 
 @pytest.mark.row(69)
 async def test_a_value_that_redis_cannot_hold_is_refused_by_name_and_all_that_is_read_is_a_copy() -> None:
-    """There, the state holds any value of the one process."""
+    """In LlamaIndex Workflows, the state holds any value of its one process."""
 
     async def use(store: Any) -> None:
         with pytest.raises(UnserializableValue, match="'cart.lock' holds a _thread.lock.*Resource"):
@@ -138,7 +138,7 @@ async def test_an_edit_is_isolated_and_rolled_back_and_refuses_writers(
         await store.set("list", [])
         async with store.edit_state() as state:
             state["list"].append("kept")
-            assert await store.get("list") == []  # readers see what was before, inside the block, too
+            assert await store.get("list") == []  # readers see the previous state, inside the block too
         with pytest.raises(KeyError, match="mine"):
             await fail(store)
         assert await store.get("list") == ["kept"]
@@ -209,7 +209,7 @@ class Needy(BaseModel):
 
 
 class Typed(Workflow):
-    """Its steps declare classes of one line of inheritance: the state is of the most derived one."""
+    """Its steps declare classes of one inheritance line: the state has the most derived class."""
 
     @step
     async def first(self, ctx: Context[Base], ev: StartEvent) -> Item:
@@ -226,7 +226,7 @@ class Typed(Workflow):
             await ctx.store.set("unknown", 1)
         with pytest.raises(ValueError, match="State must be of type Derived"):
             await ctx.store.set_state(Unrelated())
-        await ctx.store.set_state(Base(count=5))  # a parent's: its fields are merged
+        await ctx.store.set_state(Base(count=5))  # a parent's state: its fields are merged
         return StopEvent(result=await ctx.store.get_state())
 
 

@@ -1,4 +1,4 @@
-"""Rows 18 to 20: how steps are declared, where they run, and how many at once."""
+"""Rows 18 to 20: how steps are declared, where they run, and their concurrency."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_plain_steps_run_beside_each_other_and_off_the_event_loop() -> Non
         @step
         def left(self, ev: StartEvent) -> Item:
             threads.append(threading.current_thread())
-            both.wait()  # goes on only if the other step runs at the same time
+            both.wait()  # continues only if the other step runs at the same time
             return Item()
 
         @step
@@ -199,7 +199,7 @@ async def test_each_run_has_workers_of_its_own() -> None:
     class Alone(Workflow):
         @step(num_workers=1)
         async def work(self, ev: StartEvent) -> StopEvent:
-            await both.wait()  # goes on only if the other run's step is at work too
+            await both.wait()  # continues only if the other run's step is executing too
             return StopEvent(result="met")
 
     assert await asyncio.gather(Alone().run(), Alone().run()) == ["met", "met"]

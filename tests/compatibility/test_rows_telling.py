@@ -1,4 +1,4 @@
-"""Rows 81 and 82: what tracing sees of a run, and verbose output."""
+"""Rows 81 and 82: tracing of a run, and verbose output."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Answer(HumanResponseEvent):
 
 
 class Seen:
-    """Celery's signals for the steps of one run, which is what tracing of Celery tasks is made of."""
+    """Celery's signals for the steps of one run, on which the tracing of Celery tasks is based."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, str, str, str]] = []
 
     def of(self, run_id: str) -> list[tuple[str, str, str]]:
-        """Signal, task name and task id, in their order."""
+        """Return signal, task name and task id, in order."""
         return [(signal, name, task_id) for signal, name, task_id, run in self.all if run == run_id]
 
     def count(self, run_id: str) -> Counter[tuple[str, str]]:
-        """How often each signal was sent for each task name."""
+        """Return how often each signal was sent for each task name."""
         return Counter((signal, name) for signal, name, _ in self.of(run_id))
 
     def prerun(self, sender: Any, task_id: str, args: Any, **_: Any) -> None:
@@ -83,7 +83,7 @@ def seen() -> Iterator[Seen]:
 
 
 class RowPayment(Workflow):
-    """Its name is no other workflow's, so the tasks are called by it alone."""
+    """No other workflow has its name, so its tasks have the short name."""
 
     @step
     async def begin(self, ev: StartEvent) -> Item:
@@ -125,7 +125,7 @@ async def test_a_failed_attempt_is_a_retry_or_a_failure(seen: Seen) -> None:
     handler = RowRefusal().run()
     with pytest.raises(ValueError, match="no 2"):
         await handler
-    # The signals of the two attempts may come in any order: they are sent when the outcomes have been stored.
+    # The signals of the two attempts arrive in any order: they are sent after the outcomes have been stored.
     await eventually_async(lambda: seen.count(handler.run_id).total() >= 6, "all six signals came")
 
     assert seen.count(handler.run_id) == {
@@ -179,7 +179,7 @@ LINES = [
 
 
 def are_the_lines(lines: list[str]) -> bool:
-    """Whether these are the lines of a run of `Talks`; what several processes or threads print may change places."""
+    """Return whether these are the lines of a run of `Talks`; processes and threads may print in any order."""
     return sorted(lines) == sorted(LINES) and [x for x in lines if "pack:0" in x] == [x for x in LINES if "pack:0" in x]
 
 

@@ -1,6 +1,6 @@
-"""Rows 10 to 17: what is checked before a run, and what can be left unchecked."""
+"""Rows 10 to 17: what is checked before a run, and which checks can be skipped."""
 
-# Steps here are mostly looked at, not run.
+# Most steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Outcome(StopEvent):
 
 
 class Base(Workflow):
-    """Valid by itself; tests add what is wrong."""
+    """Valid by itself; tests add mistakes."""
 
     @step
     async def only(self, ev: StartEvent) -> StopEvent:
@@ -81,7 +81,7 @@ def test_exactly_one_start_and_one_stop_class_are_asked_for_by_the_constructor(
     assert str(caught.value).startswith(text)
 
 
-# -- 11, 12: when it is checked, and what that says --------------------------------------------------------------------
+# -- 11, 12: when it is checked, and the errors ------------------------------------------------------------------------
 
 
 @pytest.mark.row(11)
@@ -182,7 +182,7 @@ def test_events_that_cross_the_border_of_the_workflow_need_no_partner() -> None:
 
 
 class Tangled(Base):
-    """Everything has a partner, and yet all three graph checks fail."""
+    """Every event has a producer and a consumer, yet all three graph checks fail."""
 
     @step
     def island(self, ev: A) -> A: ...

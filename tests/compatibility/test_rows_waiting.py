@@ -69,7 +69,7 @@ async def test_a_waiting_step_is_called_twice_and_asks_once() -> None:
 
 @pytest.mark.row(63)
 async def test_a_waiting_steps_own_except_exception_does_not_swallow_the_wait() -> None:
-    """There, the wait unwinds the step by an Exception, which such a clause catches."""
+    """LlamaIndex Workflows unwinds the step with an Exception, which such a clause catches."""
 
     class Careful(Workflow):
         @step
@@ -239,7 +239,7 @@ async def test_without_requirements_too_each_branch_asks() -> None:
 
 @pytest.mark.row(66)
 async def test_a_custom_waiter_id_is_one_waiter_of_each_execution() -> None:
-    """There, executions of a step that give the same id share one waiter, and ask once."""
+    """In LlamaIndex Workflows, executions of a step that use the same id share one waiter, and ask once."""
 
     class Branches(Workflow):
         @step
@@ -269,7 +269,7 @@ async def test_a_custom_waiter_id_is_one_waiter_of_each_execution() -> None:
 
 @pytest.mark.row(67)
 async def test_two_answers_before_the_step_continues_resume_it_once() -> None:
-    """There, both answers resume the step; here the second one is kept for a later waiter."""
+    """In LlamaIndex Workflows, both answers resume the step; umbel keeps the second one for a later waiter."""
     resumed: list[str] = []
     both_sent = asyncio.Event()
 
@@ -289,7 +289,7 @@ async def test_two_answers_before_the_step_continues_resume_it_once() -> None:
     both_sent.set()
 
     assert await handler == ["first", "second"]
-    assert resumed == ["first", "first"]  # once after the first answer, once more after the second
+    assert resumed == ["first", "first"]  # resumed once by the first answer and once by the second
 
 
 # -- 68 ----------------------------------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ async def test_what_a_step_sends_arrives_even_if_the_step_fails() -> None:
 
 @pytest.mark.row(68)
 async def test_what_a_retry_sends_again_arrives_once() -> None:
-    """There, each attempt delivers it anew."""
+    """In LlamaIndex Workflows, each attempt delivers it again."""
 
     class Sends(Workflow):
         @step(retry_policy=retry_policy(wait=wait_none(), stop=stop_after_attempt(3)))

@@ -1,4 +1,4 @@
-"""The runs that tests of concurrency limits drive."""
+"""The runs that the tests of concurrency limits drive."""
 
 from __future__ import annotations
 

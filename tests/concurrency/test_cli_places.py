@@ -1,4 +1,4 @@
-"""The command line on runs that wait for a place of their workflow."""
+"""The command line on runs that wait for admission."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Limited(Workflow):
 
 @pytest.fixture
 def runtime() -> Iterator[Runtime]:
-    """A deployment without workers: who has a place keeps it."""
+    """A deployment without workers: an admitted run stays admitted."""
     with EmbeddedRedis.temporary() as server:
         made = Runtime(Settings(redis_url=server.url))
         yield made

@@ -106,7 +106,7 @@ def test_the_newest_limit_counts(crowd: Crowd) -> None:
     assert crowd.begun() == [first.run_id, second.run_id, third.run_id]
 
     fifth = crowd.start(limit=1)
-    crowd.sweep()  # waiting runs ask again, and do not bring back their own limit
+    crowd.sweep()  # waiting runs ask again, but do not restore their own limit
     for run in (first, second):
         crowd.cancel(run)
         assert crowd.running() == sorted(

@@ -23,7 +23,7 @@ from umbel.orchestration.store.replies import Dispatch, Refusal
 
 
 def life(crowd: Crowd) -> Iterator[Callable[[], object]]:
-    """Everything that happens with admissions, as operations of separate processes: each may die on the way."""
+    """Yield all operations on admissions, as separate processes would do them: each may die in between."""
 
     def started(n: int) -> Callable[[], object]:
         return lambda: crowd.start(f"run{n}")
@@ -59,7 +59,7 @@ def life(crowd: Crowd) -> Iterator[Callable[[], object]]:
 
 
 def live(client: Client, settings: Settings, dies_at: int, *, applied: bool) -> tuple[Crowd, bool]:
-    """The operations of `life`, of which one process dies; whether one did."""
+    """Execute the operations of `life`, in one of which a process dies; return whether it did."""
     crowd = Crowd(mortal_store(client, settings, dies_at, applied=applied))
     survivors = Crowd(checked_store(client, settings))
     died = False
@@ -73,7 +73,7 @@ def live(client: Client, settings: Settings, dies_at: int, *, applied: bool) -> 
     return survivors, died
 
 
-#: More exchanges with Redis than `life` has.
+#: More exchanges with Redis than `life` needs.
 EXCHANGES = 80
 
 
@@ -95,12 +95,12 @@ def test_wherever_a_process_dies_every_run_is_admitted_and_never_two_at_once(
                 begun.append(run_id)
                 run = next(run for run in crowd.runs if run.run_id == run_id)
                 assert run.content("work"), f"nothing of {run_id} is dispatched after a death at {dies_at}"
-                crowd.store.finish(run_id, "cancelled", event("x"))  # and nobody passes its slot on
+                crowd.store.finish(run_id, "cancelled", event("x"))  # and no process passes its admission on
         assert crowd.store.runs(status="running") == [], f"a run waits forever after a death at {dies_at}"
         assert len(begun) == len(set(begun))
         crowd.sweep()
         assert left_behind(crowd.store) == {}, f"after a death at {dies_at}"
-    assert 50 < deaths < EXCHANGES - 1  # each exchange was the last one of some process
+    assert 50 < deaths < EXCHANGES - 1  # each exchange was the last one of one process
 
 
 def test_a_commit_of_an_unlimited_run_sends_nothing_more_to_redis(client: Client, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""A run that waits for admission: what reaches it meanwhile, and revived and restored runs."""
+"""A run that waits for admission: what it receives meanwhile, and revived and restored runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_late_request_admits_no_run_that_has_ended(crowd: Crowd) -> None:
     late = crowd.admission(second)
     crowd.cancel(second)
 
-    crowd.quota.admit(late, 1, said_at=1)  # it was under way all the time
+    crowd.quota.admit(late, 1, said_at=1)  # it was in flight all the time
     third = crowd.start()
     crowd.cancel(first)
 
@@ -77,7 +77,7 @@ def test_a_revived_run_waits_for_admission_again(crowd: Crowd) -> None:
     assert crowd.running() == [first.run_id]
     assert crowd.store.client.zscore(first.keys["timers"], f"timeout|{first.run_id}") is not None
     third = crowd.start()
-    crowd.quota.release(old)  # a slow process releases the admission of the first life
+    crowd.quota.release(old)  # a slow process releases the first admission of the run
     assert crowd.running() == [first.run_id]
     crowd.commit(first, stop(2))
     assert first.result == 2

@@ -26,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("runtime")
 
 
 class Go(HumanResponseEvent):
-    """Lets a run come to its end."""
+    """Lets a run end."""
 
 
 class Log:
-    """Which runs have begun, and how many went on at once at most."""
+    """The runs that have begun, and the maximum number of concurrent ones."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -58,7 +58,7 @@ def log() -> Log:
 
 
 def held_by_event(log: Log) -> type[Workflow]:
-    """A workflow of one's own whose runs end when they are sent `Go`."""
+    """Return a new workflow whose runs end when they receive `Go`."""
 
     class Held(Workflow):
         @step
@@ -99,7 +99,7 @@ async def test_one_after_the_other_in_the_order_of_their_starts(log: Log) -> Non
 
 
 async def test_the_time_in_the_queue_does_not_count_against_the_timeout(log: Log, runtime: Runtime) -> None:
-    """The second run waits until the first one has timed out, which is longer than its own time-out lasts."""
+    """The second run waits until the first one has timed out, which takes longer than its own timeout."""
     workflow = held_by_event(log)
     first = workflow(num_concurrent_runs=1, timeout=0.4).run()
     second = workflow(num_concurrent_runs=1, timeout=0.3).run()
@@ -123,7 +123,7 @@ async def test_a_waiting_run_can_be_attached_to_sent_events_and_cancelled(log: L
     waits = attach(second.run_id)
     assert waits.status() == "running"
     assert not waits.is_done()
-    await attach(third.run_id).send_event(Go())  # kept for the waiter to come
+    await attach(third.run_id).send_event(Go())  # kept for the future waiter
     assert await waits.cancel()
     with pytest.raises(WorkflowCancelledByUser):
         await second

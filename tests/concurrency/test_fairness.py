@@ -1,4 +1,4 @@
-"""What one run puts into the broker's queue is bounded, because every other run waits behind it."""
+"""A run puts only a limited number of messages into the broker's queue, because all other runs wait behind them."""
 
 from __future__ import annotations
 

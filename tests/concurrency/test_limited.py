@@ -1,4 +1,4 @@
-"""A limited workflow over two worker processes: the SIGKILL of one costs no place."""
+"""A limited workflow on two worker processes: killing one loses no admission."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_run_whose_worker_is_killed_keeps_its_admission_until_it_ends(deploy: 
     pid = deployment.await_effects("begun", run_id=handlers[0].run_id)[0]["pid"]
     victim = next(worker for worker in deployment.workers if pid in descendants(worker.pid))
     victim.kill_group()
-    deployment.await_effects("begun", 2, run_id=handlers[0].run_id)  # the other one executes the step again
+    deployment.await_effects("begun", 2, run_id=handlers[0].run_id)  # the other worker executes the step again
     deployment.open_gate(handlers[0].run_id)
 
     assert [handler.result(40) for handler in handlers] == [2, 1, 1, 1]

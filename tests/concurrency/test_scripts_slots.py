@@ -1,4 +1,4 @@
-"""num_workers: numbered slots, first in first out beyond them, and nothing leaks."""
+"""num_workers: numbered slots, a first-in-first-out queue for the rest, and no leaks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umbel.orchestration.model.work_item import FannedOut, Returned, Work
 
 
 def fan(store: Store, n: int, workers: int) -> DrivenRun:
-    """A run whose first step has fanned out into `n` items of a step with `workers` slots."""
+    """Return a run whose first step has fanned out into `n` items of a step with `workers` slots."""
     plan = plan_of(step("begin", START), step("work", "A", num_workers=workers))
     run = DrivenRun(store, plan).start()
     run.commit(run.claim("begin"), FannedOut(tuple(event("A", i=i) for i in range(n))))
@@ -25,7 +25,7 @@ def number(work: Work) -> int:
 
 
 def slots(run: DrivenRun) -> dict[str, str]:
-    """Slots in use: `step/n` -> work id."""
+    """Return the slots in use: `step/n` -> work id."""
     found = run.content("slots") or {}
     return {name.decode(): wid.decode() for name, wid in found.items() if b"/" in name}
 

@@ -1,4 +1,4 @@
-"""One deployment, one server and one browser for all tests of the console."""
+"""One deployment, one server and one browser for all console tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 @pytest.fixture(autouse=True)
 def default_runtime(deployment: Runtime) -> Iterator[None]:
-    """The deployment is the default runtime, whatever other tests made it."""
+    """The deployment as the default runtime, even if other tests have changed it."""
     with deployment.registering():
         yield
 
@@ -34,7 +34,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def runtime(redis_url: str) -> Iterator[Runtime]:
-    """A deployment of its own, without workers."""
+    """Its own deployment, without workers."""
     made = Runtime(Settings(redis_url=redis_url, key_prefix=f"c{secrets.token_hex(5)}"))
     yield made
     made.close()
@@ -42,7 +42,7 @@ def runtime(redis_url: str) -> Iterator[Runtime]:
 
 @pytest.fixture
 def keep(runtime: Runtime) -> Keep:
-    """Makes runs of any status, by the hundred: the record and the index, nothing to execute."""
+    """Writes many runs of any status: the record and the index, without work to execute."""
     store = store_of(runtime)
 
     def make(run_id: str, status: str = "completed", *, workflow: str = "shop.Order", at: int = 1_000) -> str:
@@ -59,13 +59,13 @@ def keep(runtime: Runtime) -> Keep:
 
 @pytest.fixture
 def word() -> str:
-    """What no other run of the deployment has in its id, its input or its error: a search finds this test's runs."""
+    """A word that no other run has in its id, input or error, so that a search finds only this test's runs."""
     return secrets.token_hex(8)
 
 
 @pytest.fixture
 def gates() -> Iterator[set[str]]:
-    """Gates of the workflows; all are open before and after."""
+    """Gates of the workflows; all are open before and after the test."""
     console_flows.CLOSED.clear()
     yield console_flows.CLOSED
     console_flows.CLOSED.clear()
@@ -76,22 +76,22 @@ def gates() -> Iterator[set[str]]:
 
 @pytest.fixture(scope="session")
 def site(deployment: Runtime) -> Iterator[Site]:
-    """A real server of the workflows, beside the session's worker."""
+    """A real server of the workflows, with the session's worker."""
     with Serving(deployment) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where Chromium is."""
+    """Return the path of Chromium."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("There is no Chromium here; `apt-get install chromium` brings one.")
     return path
 
 
-# Playwright's plain API has an event loop running in this thread while it is open, which asynchronous tests and
-# runs started here do not bear: so it is open for one file at a time, and its tests start runs over HTTP.
+# Playwright's sync API keeps an event loop running in this thread while it is open, which conflicts with asynchronous
+# tests and runs started here. So it is open for one file at a time, and its tests start runs over HTTP.
 @pytest.fixture(scope="module")
 def browser(site: Site, chromium: str) -> Iterator[Browser]:
     """A real Chromium."""
@@ -104,7 +104,7 @@ def browser(site: Site, chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(site: Site, browser: Browser, gates: set[str]) -> Iterator[Page]:
-    """A fresh tab; what its scripts complain of fails the test."""
+    """A new tab; errors of its scripts fail the test."""
     context = browser.new_context(base_url=site.url, viewport={"width": 1400, "height": 900})
     page = context.new_page()
     complaints: list[str] = []

@@ -23,7 +23,7 @@ TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
 
 
 def question_of(site: Site, run_id: str) -> dict[str, Any]:
-    """The run's only open question, as soon as there is one."""
+    """Wait for the run's only open question, and return it."""
 
     def asked() -> Any:
         questions = site.get(f"console/runs/{run_id}").json()["questions"]
@@ -34,7 +34,7 @@ def question_of(site: Site, run_id: str) -> dict[str, Any]:
 
 
 def envelope(question: dict[str, Any], **value: Any) -> dict[str, Any]:
-    """An answer to a question."""
+    """Return an answer to a question."""
     answer = question["answers"][0]
     return {"type": answer["type"], "qualified_name": answer["qualified_name"], "value": value}
 

@@ -1,4 +1,4 @@
-"""Runs by what their events contain, and executions that send events before their end."""
+"""Searching runs by the contents of their events, and executions that send events before their end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umbel.orchestration.inspection.work_detail import WorkDetail, read_work
 from umbel.orchestration.store.journal import entries
 from umbel.tasks.client.runtime import Runtime
 
-#: What has arrived.
+#: The events that have arrived.
 ARRIVED: set[str] = set()
 
 
@@ -24,7 +24,7 @@ class Parcel(Event):
 
 
 class Sender(Workflow):
-    """Sends an event, and ends when it has arrived."""
+    """Sends an event, and ends after it has arrived."""
 
     @step
     async def send(self, ctx: Context, ev: StartEvent) -> Parcel | StopEvent:

@@ -1,4 +1,4 @@
-"""Lists contain what their reader may see, to the last byte: nothing of other runs is in rows, headers or cursors."""
+"""Lists contain only what their reader may see: no data of other runs is in rows, headers or cursors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from umbel.tasks.client.runtime import Runtime
 
 NAME, CLASS = next(iter(console_flows.WORKFLOWS.items()))
 WORKFLOW = CLASS(timeout=None).workflow_name
-#: What is of others: ids, the name of a workflow, instants.
+#: Data of other users: ids, the name of a workflow, instants.
 THEIRS = ("theirs", "Secret", "17000000")
 
 
@@ -44,7 +44,7 @@ def make_theirs(keep: Keep) -> None:
 
 @pytest.fixture
 def other_keep(redis_url: str, keep: Keep) -> Iterator[tuple[Runtime, Keep]]:
-    """A deployment where there are no runs but one's own."""
+    """A deployment with no runs of other users."""
     made = Runtime(Settings(redis_url=redis_url, key_prefix=f"o{secrets.token_hex(5)}"))
     store = store_of(made)
 
@@ -74,10 +74,10 @@ def next_of(answer: httpx.Response) -> str | None:
 
 
 def rows_of(answers: list[httpx.Response]) -> bytes:
-    """All rows, as bytes that are equal if the rows are."""
+    """Return all rows as bytes that can be compared."""
     rows = [row for each in answers for row in each.json().get("runs", each.json().get("handlers"))]
     for row in rows:
-        row["error"] = None  # whether a worker is alive depends on the time
+        row["error"] = None  # it depends on the time whether a worker is alive
     return json.dumps(rows).encode()
 
 
@@ -109,7 +109,7 @@ async def test_every_byte_of_a_list_is_what_it_would_be_without_the_runs_of_othe
     path: str,
     query: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr(run_list, "ASKED", 25)  # so that pages end at runs of others
+    monkeypatch.setattr(run_list, "ASKED", 25)  # so that pages end at runs of other users
     make_mine(keep)
     make_theirs(keep)
     alone, keep_alone = other_keep

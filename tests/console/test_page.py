@@ -1,4 +1,4 @@
-"""The console page in a real browser: a run from its form to its result, and whatever comes in between."""
+"""The console page in a real browser: a run from its form to its result, and everything in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
 
 
 def start_booking(page: Page, city: str = "Oslo") -> str:
-    """Start a run from the form and give its id."""
+    """Start a run with the form and return its id."""
     page.goto("#/workflows/booking")
     page.get_by_label("city").fill(city)
     page.get_by_role("textbox", name="name").fill("Ada")
@@ -23,14 +23,14 @@ def start_booking(page: Page, city: str = "Oslo") -> str:
 
 
 def answer(page: Page, by: str = "Grace") -> None:
-    """Agree to the open question."""
+    """Approve the open question."""
     page.get_by_role("radio", name="Yes").check()
     page.get_by_label("by").fill(by)
     page.get_by_role("button", name="Answer", exact=True).click()
 
 
 def badge(page: Page) -> Locator:
-    """How the run stands."""
+    """Return the badge with the run's status."""
     return page.locator(".run-facts .badge")
 
 
@@ -108,7 +108,7 @@ def test_a_half_written_answer_stays_while_the_run_continues(page: Page, site: S
     run_id = site.start("booking", **TRIP)
     page.goto(f"#/runs/{run_id}")
     page.get_by_label("by").fill("half writ")
-    site.post(f"console/runs/{run_id}/send", {"type": "Chosen", "value": {"hotel": "Bristol"}})  # asks once more
+    site.post(f"console/runs/{run_id}/send", {"type": "Chosen", "value": {"hotel": "Bristol"}})  # asks a second time
     expect(page.get_by_role("heading", name="Book Bristol?")).to_be_visible()
     expect(page.get_by_label("by").first).to_have_value("half writ")
     site.post(f"console/runs/{run_id}/cancel")
@@ -153,7 +153,7 @@ def test_any_event_may_be_sent(page: Page, site: Site) -> None:
     page.goto(f"#/runs/{run_id}")
     page.get_by_text("Send an event").click()
     panel = page.locator("details.send")
-    expect(panel.get_by_label("Event", exact=True)).to_have_count(0)  # clients may send only this one
+    expect(panel.get_by_label("Event", exact=True)).to_have_count(0)  # clients may send only this event
     panel.get_by_label("text").fill("Danube")
     panel.get_by_role("button", name="Send Reply").click()
     expect(page.locator(".outcome")).to_contain_text("Danube")

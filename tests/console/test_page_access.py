@@ -1,4 +1,4 @@
-"""The console for everybody, in a real browser: axe, contrast, keyboard, narrow and wide windows, light and dark."""
+"""Accessibility of the console in a real browser: axe, contrast, keyboard, window widths, light and dark themes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTHS = (390, 1280, 2200)
 
 
 def addresses(site: Site) -> dict[str, str]:
-    """Views, and what is there when they are shown."""
+    """Return views, and what each of them shows."""
     failed, asked = site.start("payment"), site.start("booking", city="Oslo", traveller={"name": "Ada"})
     site.await_status(failed, "failed")
     said = {"start_event": {"text": "hello"}, "session_id": "access"}
@@ -37,7 +37,7 @@ def addresses(site: Site) -> dict[str, str]:
 
 
 def serious(page: Page) -> list[str]:
-    """What axe finds serious or critical on the page as it stands."""
+    """Return what axe reports as serious or critical on the current page."""
     page.evaluate(AXE.read_text())
     found: list[dict[str, Any]] = page.evaluate("axe.run().then((answer) => answer.violations)")
     return [
@@ -53,7 +53,7 @@ def test_axe_finds_nothing_serious(browser: Browser, site: Site, gates: set[str]
     if not AXE.exists():
         pytest.skip("axe-core is not installed: `make check-page` installs it with npm.")
     gates.add("bank")
-    # Playwright evaluates past the content security policy of the page only where that is switched off.
+    # Playwright can evaluate scripts despite the page's content security policy only where that is switched off.
     context = browser.new_context(
         base_url=site.url,
         color_scheme=scheme,  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The console's views of a whole deployment in a real browser: overview, failures, workers, sessions, chat."""
+"""The console's views of the deployment in a real browser: overview, failures, workers, sessions, chat."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_workflow_that_is_paused_by_the_last_part_of_its_name_is_resumed_by_it
     page.goto("#/workers")
     table = page.get_by_role("table", name="Workflows")
 
-    # By the whole name: what other tests registered at this session's worker may have "nobody" in its name too.
+    # By the full name: workflows that other tests registered with this worker may have "nobody" in their names.
     def row(name: str) -> Locator:
         return table.locator(f'[data-key="{name}"]')
 
@@ -136,7 +136,7 @@ def test_what_a_click_did_is_shown_although_an_answer_from_before_it_was_under_w
         row = page.get_by_role("table", name="Queues").get_by_role("row", name="slow")
         expect(row).to_contain_text("paused")
         page.route("**/console/workers", lambda route: held.append((route, route.fetch())), times=1)
-        page.clock.pause_at(datetime.now() + timedelta(hours=1))  # with the timers due until then, and no more after it
+        page.clock.pause_at(datetime.now() + timedelta(hours=1))  # runs the timers due until then, and none after that
         # Playwright calls the route's handler while it waits for the page.
         eventually(lambda: page.evaluate("true") and len(held) == 1, "an answer from before is held")
         with page.expect_response("**/resume"):
@@ -178,7 +178,7 @@ def test_a_conversation_is_a_session_whose_turns_are_runs(page: Page, site: Site
     site.await_status(page.locator(".turn-actions a").last.get_attribute("href").rpartition("/")[2], "completed")  # type: ignore[union-attr]
     page.get_by_role("button", name="Regenerate").last.click()
     page.wait_for_url(re.compile("-again-"))
-    expect(answers).to_have_text(["You said 2: and now "])  # a fork has the state, not the runs
+    expect(answers).to_have_text(["You said 2: and now "])  # a fork has the state, but not the runs
     page.goto(first)
     expect(answers).to_have_count(2)
 

@@ -1,4 +1,4 @@
-"""`umbel dev` and the console page, as somebody meets them who has just installed umbel."""
+"""`umbel dev` and the console page, as seen by a user who has just installed umbel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ APPROVAL = Path(umbel.__file__).parent / "examples" / "approval.py"
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """Of the page of `umbel dev examples/approval.py`, which has a state folder of its own."""
+    """Yield the URL of the page of `umbel dev examples/approval.py`, with its own state folder."""
     log = tmp_path / "log"
     with Supervisor() as supervisor, log.open("wb") as output:
         process = supervisor.spawn(

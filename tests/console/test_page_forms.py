@@ -10,7 +10,7 @@ from support.console.driving import Site
 
 
 def sent(page: Page) -> list[dict[str, object]]:
-    """Start events that the page sends from now on."""
+    """Collect the start events that the page sends from now on."""
     found: list[dict[str, object]] = []
 
     def note(request: Request) -> None:

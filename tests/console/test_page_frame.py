@@ -1,4 +1,4 @@
-"""The console page as a page, in a real browser: addresses, lists, token, colours, everybody's access, hostile data."""
+"""The page around the console's views, in a real browser: addresses, lists, token, colors, access, hostile data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umbel.tasks.client.runtime import Runtime
 HERE = Path(__file__).parent
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"`${alert(1)}'
 
-#: Where header and body begin and end, from left to right.
+#: The left and right edges of header and body.
 EDGES = """() => {
   const [root, box] = [document.documentElement, (at) => document.querySelector(at).getBoundingClientRect()];
   const span = (at) => [box(at).left, box(at).right];
@@ -137,7 +137,7 @@ def test_the_token_is_asked_for_kept_in_the_tab_and_sent(browser: Browser, deplo
         dialog.get_by_label("Token").fill("secret")
         dialog.get_by_role("button", name="Use token").click()
         page.get_by_role("button", name="Start a run").click()
-        expect(page.locator(".outcome")).to_contain_text("paid 10")  # it came over the stream
+        expect(page.locator(".outcome")).to_contain_text("paid 10")  # it arrived in the stream
         page.reload()
         expect(page.locator(".outcome")).to_contain_text("paid 10")
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]

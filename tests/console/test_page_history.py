@@ -1,4 +1,4 @@
-"""The past of a run in a real browser: the slider, what was there, forks and rewinds."""
+"""The history of a run in a real browser: the slider, the state at a point, forks and rewinds."""
 
 from __future__ import annotations
 

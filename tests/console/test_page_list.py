@@ -1,4 +1,4 @@
-"""The list of runs in a real browser: rows, filters, keys, and what is done to many runs."""
+"""The list of runs in a real browser: rows, filters, keys, and bulk operations."""
 
 from __future__ import annotations
 
@@ -198,4 +198,4 @@ def test_at_390_pixels_a_row_is_readable_whole(page: Page, site: Site, gates: se
     assert status["y"] + status["height"] <= name["y"] < name["y"] + name["height"] < error["y"]
     expect(row.locator(".summary")).to_have_css(
         "text-overflow", "ellipsis"
-    )  # a long input ends with a sign that it is cut
+    )  # an ellipsis shows that a long input is truncated

@@ -1,4 +1,4 @@
-"""What steps have logged: in the execution that logged it, in the tab of the run, over HTTP."""
+"""The log lines of steps: in the execution that logged them, in the tab of the run, over HTTP."""
 
 from __future__ import annotations
 

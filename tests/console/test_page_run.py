@@ -1,4 +1,4 @@
-"""One run in a real browser: its head, its executions, its colours, and what it says when the server is away."""
+"""One run in a real browser: its header, executions and colors, and its messages while the server is unreachable."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_header_and_body_are_aligned_at_every_width(page: Page, site: Site) -> N
         assert -20 < right <= 0, f"the header ends where the page ends, at {width}"
 
 
-#: A step's counts after events, as the graph is shown them.
+#: A step's counts after events, as passed to the graph.
 COUNTED = """async ([counts, states]) => {
   const { liveSteps } = await import("./console/page/live_steps.js");
   let shown = null;

@@ -1,4 +1,4 @@
-"""One run as people look at it."""
+"""The detail view of one run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umbel.tasks.client.runtime import Runtime
 
 @pytest.fixture(autouse=True)
 def open_gates(gates: set[str]) -> None:
-    """Every test begins with open gates."""
+    """Open all gates before every test."""
 
 
 def trip() -> Trip:
@@ -23,9 +23,9 @@ def trip() -> Trip:
 
 
 def detail_when(deployment: Runtime, run_id: str, state: str, step: str, count: int = 1) -> RunDetail:
-    """The run as soon as so many work items of a step are in this state.
+    """Return the run once this many work items of a step are in this state.
 
-    A page is put together from several reads: what sleeps has to be in all of them, with the question it asked.
+    A page is assembled from several reads: suspended work must be in all of them, with the question it asked.
     """
 
     def reached() -> RunDetail | None:

@@ -1,4 +1,4 @@
-"""Pages of runs."""
+"""Pages of the run list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel.tasks.client.runtime import Runtime
 
 
 def walked(runtime: Runtime, **query: object) -> list[str]:
-    """The ids of all pages, in order."""
+    """Return the ids of all pages, in order."""
     ids: list[str] = []
     cursor: str | None = None
     while True:
@@ -28,7 +28,7 @@ def walked(runtime: Runtime, **query: object) -> list[str]:
 
 
 def test_pages_go_from_the_newest_to_the_oldest_and_lose_nothing(runtime: Runtime, keep: Keep) -> None:
-    instants = [random.Random(7).randrange(1_000, 1_040) for _ in range(90)]  # many at the same instant
+    instants = [random.Random(7).randrange(1_000, 1_040) for _ in range(90)]  # many share the same instant
     made = [keep(f"run{n}", random.Random(n).choice(RUN_STATUSES), at=at) for n, at in enumerate(instants)]
     ids = walked(runtime, limit=7)
     assert sorted(ids) == sorted(made)
@@ -39,7 +39,7 @@ def test_pages_go_from_the_newest_to_the_oldest_and_lose_nothing(runtime: Runtim
 def test_a_filter_that_fits_rarely_finds_all_that_fit(
     runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_list, "STRETCH", 3)  # so that many stretches are looked through
+    monkeypatch.setattr(run_list, "STRETCH", 3)  # so that many stretches are read
     for n in range(200):
         keep(f"run{n:03}", workflow="shop.Order" if n % 40 else "shop.Refund", at=1_000 + n // 3)
     wanted = ["run160", "run120", "run080", "run040", "run000"]
@@ -94,7 +94,7 @@ def test_a_malformed_request_is_refused_with_the_reason(runtime: Runtime, query:
 
 
 def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtime, keep: Keep) -> None:
-    # What it takes in time is measured by `python -m benchmarks.run_list`; here it is that nothing grows with the runs.
+    # `python -m benchmarks.run_list` measures the time; this test checks that the commands do not grow with the runs.
     store = store_of(runtime)
     pipe = store.client.pipeline(transaction=False)
     for n in range(10_000):
@@ -109,9 +109,9 @@ def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtim
             each["calls"]
             for name, each in counts.items()
             if name not in ("cmdstat_hmget", "cmdstat_xrange", "cmdstat_hget")
-        )  # in scripts
+        )  # counted in scripts
 
-    runtime.portal.call(runtime.store.command("look at the deployment", "PING"))  # what a first connection asks
+    runtime.portal.call(runtime.store.command("look at the deployment", "PING"))  # the commands of a new connection
     before = asked()
     assert runtime.portal.call(list_runs(runtime.store, RunQuery(search="nowhere"))).runs == ()
     assert asked() - before < 500

@@ -1,4 +1,4 @@
-"""A worker continues with what its commits make ready, past the broker, under the rules that hold for messages."""
+"""A worker continues with the work that its commits make ready, without the broker, under the rules for messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def task_events(deployment: Deployment) -> Iterator[list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def lone(deploy_for_module: Deploy) -> Deployment:
-    """One worker that never stops going on, with task events."""
+    """One worker that never stops continuing, with task events."""
     made = deploy_for_module(**WITHOUT_END)
     options = {"queues": "umbel", "events": True, "log_level": "DEBUG"}
     made.worker("lone", FLOWS, "support.flows.everyday", pool="asyncio", concurrency=50, **options).wait_ready()
@@ -90,7 +90,7 @@ def test_every_step_is_a_celery_task_of_its_own_for_monitors(lone: Deployment) -
     assert {uuid: task.state for uuid, task in tasks.items()} == {uuid: of_celery[kind] for uuid, kind in ends}
     assert all(task.name and task.hostname for task in tasks.values())
     assert all(task.runtime > 0 for task in tasks.values() if task.state == "SUCCESS")
-    # celery-exporter counts failures by what stands before the bracket.
+    # celery-exporter counts failures by the text before the bracket.
     assert {task.exception.partition("(")[0] for task in tasks.values() if task.exception} == {"Broken"}
 
     failed = [event for event in seen if event["type"] == "task-failed"]
@@ -124,7 +124,7 @@ def test_celerys_task_signals_include_steps_without_a_message_of_their_own(lone:
         ("failure", None),
         ("postrun", "FAILURE"),
     ]
-    assert signals_of(waiting, "ask")[:3] == once  # that it waits is no failure
+    assert signals_of(waiting, "ask")[:3] == once  # waiting is not a failure
 
 
 def test_the_current_task_is_the_step_that_is_executed(lone: Deployment) -> None:
@@ -135,7 +135,7 @@ def test_the_current_task_is_the_step_that_is_executed(lone: Deployment) -> None
         assert {each["task"] for each in lone.effects("link", chain.run_id) if "task" in each} == ids
 
 
-# -- what is not gone on with -----------------------------------------------------------------------------------------
+# -- work that is not continued --------------------------------------------------------------------------------------
 
 
 def test_without_continuation_every_step_is_a_message_and_the_results_are_the_same(deploy: Deploy) -> None:
@@ -156,7 +156,7 @@ def test_a_step_of_a_queue_that_a_worker_does_not_consume_goes_to_one_that_does(
     assert [handler.result(40) for handler in handlers] == [3] * 5
     for handler in handlers:
         assert [each["pid"] for each in lone.effects("rendered", handler.run_id)] == [there.pid]
-    # Neither worker continued with a step whose queue it does not consume: each arrived as a message.
+    # Neither worker continued with a step whose queue it does not consume: each such step arrived as a message.
     eventually(lambda: messages(there, "Elsewhere.render") == 5, "the worker of the queue got them all")
     eventually(lambda: messages(lone.workers[0], "Elsewhere.end") == 5, "and so did the other one")
 
@@ -204,12 +204,12 @@ def test_an_endless_chain_yields_the_only_slot_to_others(deploy: Deploy) -> None
     chain = deployment.start(flows.Unending)
     eventually(lambda: goings_on(worker, "Unending") >= 100, "it is under way")
     others = [deployment.start(flows.Opening, gate=gate) for gate in ("first", "second", chain.run_id)]
-    assert [other.result(40) for other in others] == [None] * 3  # the chain ends only when the last of them has
+    assert [other.result(40) for other in others] == [None] * 3  # the chain ends only after the last of them
     assert chain.result(40) >= 200
     assert goings_on(worker, "Unending") > messages(worker, "Unending")
 
 
-# -- both colours -----------------------------------------------------------------------------------------------------
+# -- async and plain steps -------------------------------------------------------------------------------------------
 
 
 def test_plain_steps_are_executed_in_several_threads_at_once(lone: Deployment) -> None:
@@ -237,7 +237,7 @@ def test_a_run_that_is_over_stops_the_step_that_was_continued(lone: Deployment, 
         assert handler.cancel()
     with pytest.raises(WorkflowTimeoutError if ends_by == "time" else WorkflowCancelledByUser):
         handler.result(40)
-    lone.await_effects("cancelled", run_id=handler.run_id)  # the next heartbeat comes in 50 s
+    lone.await_effects("cancelled", run_id=handler.run_id)  # the next heartbeat is 50 s away
 
 
 def test_every_step_that_begins_in_a_run_that_is_ending_is_cancelled(lone: Deployment) -> None:
@@ -251,9 +251,9 @@ def test_every_step_that_begins_in_a_run_that_is_ending_is_cancelled(lone: Deplo
     for _ in range(100):
         handlers.append(lone.start(flows.Shield))
         if len(handlers) > 5:
-            handlers[-6].cancel()  # about when its second step is taken up
+            handlers[-6].cancel()  # about when its second step is claimed
     for handler in handlers[-5:]:
         handler.cancel()
-    eventually(lambda: ended() - before == 100, "all of them are over")  # the next heartbeat comes in 50 s
+    eventually(lambda: ended() - before == 100, "all of them are over")  # the next heartbeat is 50 s away
     cancelled = {each["run"] for each in lone.effects("cancelled")}
     assert {each["run"] for each in lone.effects("waiting")} <= cancelled

@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped or terminated while they continue runs past the broker."""
+"""Workers that are killed, stopped or terminated while they continue runs locally."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from umbel import WorkerLost
 def test_a_worker_killed_amid_chains_loses_nothing_and_repeats_only_its_running_steps(deploy: Deploy) -> None:
     deployment = deploy(**WITHOUT_END)
     victim = deployment.worker("victim", FLOWS, pool="asyncio", concurrency=100, log_level="DEBUG").wait_ready()
-    held = [deployment.start(flows.Links, n=30, held=[n, 12]) for n in (7, 10)]  # an async and a plain one
+    held = [deployment.start(flows.Links, n=30, held=[n, 12]) for n in (7, 10)]  # one async and one plain
     for chain, n in zip(held, (7, 10), strict=True):
         eventually(lambda chain=chain, n=n: links(deployment, chain)[n] == 1, "it is held")
     chains = [deployment.start(flows.Links, n=30) for _ in range(20)]
     deployment.await_effects("link", 200)
     victim.kill_group()
     messages_before = messages(victim)
-    assert messages_before <= 22  # all but the first steps were gone on with
+    assert messages_before <= 22  # all but the first steps were continued
 
     deployment.worker("heir", FLOWS, pool="asyncio", concurrency=100).wait_ready()
     for chain, n in zip(held, (7, 10), strict=True):
         deployment.open_gate(f"{chain.run_id}-{n}")
-    for chain in held:  # a suspect lets the next one have its turn before its chain goes on
+    for chain in held:  # a suspect's chain goes through the broker, so that the next suspect gets its turn
         eventually(lambda chain=chain: links(deployment, chain)[12] == 1, "both have come further")
     for chain in held:
         deployment.open_gate(f"{chain.run_id}-12")
@@ -142,13 +142,13 @@ def test_a_step_that_kills_an_asyncio_worker_is_found_out_and_the_innocent_finis
             WorkerLost, match=f"Step 'go' of run '{suicidal.run_id}' was executing when its process died"
         ):
             suicidal.result(40)
-        # An innocent may be lost in a crowd more than once before the guilty one is found out; it never fails.
+        # An innocent step may be lost more than once beside others before the guilty one is identified; it never fails.
         assert all(handler.result(40) >= 2 for handler in beside)
         assert [handler.result(40) for handler in chains] == [30] * 5
     finally:
         ended.set()
         supervisor.join()
-    # Unsuspected, in a crowd, in a smaller one, alone: that is charged.
+    # Unsuspected, in the first crowd, in a smaller one, alone: that loss is charged.
     assert [each["attempt"] for each in deployment.effects("dying", suicidal.run_id)] == [1, 2, 3, 4]
     for handler in chains:
         assert_committed_once(deployment.executions(handler.run_id))

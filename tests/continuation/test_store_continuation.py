@@ -1,4 +1,4 @@
-"""Local continuation, as Redis sees it: a commit claims one work item that it makes ready, for who made the commit."""
+"""Local continuation, as Redis sees it: a commit claims one work item that it makes ready, for the committing owner."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_next_in_the_queue_takes_over_the_slot_in_the_same_process(store: St
     run, work = begun(store)
     seen = []
     applied = commit(run, work, FannedOut(tuple(event("L", n=n) for n in range(5))))
-    run.dispatches.clear()  # the other slot is somebody else's
+    run.dispatches.clear()  # another process has the other slot
     while applied.continued is not None and applied.continued.step == "leaf":
         seen.append(applied.continued.bound[0].value()["n"])
         applied = commit(run, applied.continued, Returned(event("M")))

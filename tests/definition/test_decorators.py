@@ -1,6 +1,6 @@
-"""The arguments of `@step` and `@catch_error`, and what they refuse."""
+"""The arguments of `@step` and `@catch_error`, and which ones they refuse."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names that a workflow's author may use, and mistakes that are answered with what to do."""
+"""Names that a workflow's author may use, and mistakes whose errors say what to do."""
 
 from __future__ import annotations
 

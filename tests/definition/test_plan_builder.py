@@ -1,6 +1,6 @@
-"""What the orchestrator learns of a workflow, and which collect steps belong to which fan-out."""
+"""What the orchestrator knows of a workflow, and which collect steps belong to which fan-out."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations

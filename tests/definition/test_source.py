@@ -1,4 +1,4 @@
-"""The code of a workflow is its file and those of the user's modules that it uses."""
+"""The code of a workflow is its file and the user modules that it uses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Say(Workflow):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package of the user's."""
+    """A package of a user."""
     folder = tmp_path / "spoken"
     for name, text in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)

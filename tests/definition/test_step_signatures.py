@@ -1,6 +1,6 @@
 """What `@step` reads from the signature of a function, and which signatures it refuses."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What validation says about steps that do not fit together."""
+"""The errors of validation for steps that do not fit together."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SmallA(A):
 
 
 class Base(Workflow):
-    """Valid by itself; tests add what is wrong."""
+    """Valid by itself; tests add mistakes."""
 
     @step
     def only(self, ev: StartEvent) -> StopEvent: ...
@@ -274,7 +274,7 @@ def test_problems_of_different_kinds_are_listed_together() -> None:
 
 
 class Tangled(Base):
-    """Everything connected, and yet wrong in all three ways of the graph."""
+    """Every step is connected, yet all three graph checks fail."""
 
     @step
     def island(self, ev: A) -> A: ...

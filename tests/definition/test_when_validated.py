@@ -1,6 +1,6 @@
-"""When a workflow is validated, what is remembered of it, and what may be left out."""
+"""When a workflow is validated, what is cached, and which checks can be skipped."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a `Workflow` class and its instances know before any run."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ StateT = TypeVar("StateT")
 
 
 class Ctx(StepContextMarker, Generic[StateT]):
-    """Annotated like the real context."""
+    """A context for annotations, like the real one."""
 
 
 def test_a_workflow_knows_its_steps_and_events() -> None:

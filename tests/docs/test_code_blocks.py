@@ -1,4 +1,4 @@
-"""What the pages show can be done as shown: programs run, commands exist with their options, links lead somewhere."""
+"""What the pages show works as shown: programs run, commands and their options exist, links have targets."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from umbel.workers.embedded.supervisor import Supervisor
 PROGRAMS = [block for name in PAGES for block in blocks(name) if block.is_program]
 EVERY_PROGRAM = pytest.mark.parametrize("block", PROGRAMS, ids=str)
 EVERY_PAGE = pytest.mark.parametrize("name", PAGES)
-#: Of these pages a reader gives programs to workers, too.
+#: Programs of pages whose readers also run them on workers.
 SERVED = [block for block in PROGRAMS if block.page in ("README.md", "docs/tutorial.md")]
 
-#: What a program prints, once it has ended.
+#: The output of a program, once it has ended.
 Printed = Future[str]
 
-#: That a command may take.
+#: The time limit of a command.
 SECONDS = 110
 
 
 def umbel(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of umbel to its good end."""
+    """Run an umbel command to a successful end."""
     return _run(UMBEL, folder, *arguments, **variables)
 
 
 def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python to its good end."""
+    """Run Python to a successful end."""
     return _run(sys.executable, folder, *arguments)
 
 
@@ -71,7 +71,7 @@ def test_the_pages_have_programs() -> None:
 
 @pytest.fixture(scope="module")
 def printed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Printed]]:
-    """What each program prints. Four are executed at a time: mostly they wait."""
+    """The output of each program. Four run at a time: they mostly wait."""
 
     def execute(block: Block, folder: Path) -> str:
         (folder / "flow.py").write_text(block.text)
@@ -115,7 +115,7 @@ def test_an_extract_is_python(block: Block) -> None:
 
 @pytest.fixture(scope="module")
 def supervisor() -> Iterator[Supervisor]:
-    """Ends what the tests below start, also when they are killed."""
+    """Ends everything the tests below start, even when they are killed."""
     with Supervisor() as made:
         yield made
 
@@ -144,7 +144,7 @@ def test_a_program_is_served_by_the_commands_that_the_page_shows(
         for line_number, line in enumerate(shown.text.splitlines()):
             first, command, *arguments = shlex.split(line.rstrip(" &"), comments=True)
             if first == "export" or command == "exec":
-                continue  # our own Redis instead; every program is executed above
+                continue  # the tests use their own Redis instead; every program is executed above
             if command == "worker":
                 typed = [UMBEL, command, *arguments]
                 worker = workers.enter_context(Served(supervisor, tmp_path, f"worker-{line_number}", typed, deployed))
@@ -160,7 +160,7 @@ def test_a_program_is_served_by_the_commands_that_the_page_shows(
 
 
 def _of_subcommand(context: click.Context, command: click.Command, words: list[str]) -> list[click.Parameter]:
-    """The parameters of the command that follows the arguments of a group."""
+    """Return the parameters of the command that follows the arguments of a group."""
     arguments = [each for each in command.params if isinstance(each, click.Argument)]
     if not isinstance(command, click.Group) or len(words) <= len(arguments):
         return []
@@ -190,19 +190,19 @@ def test_a_target_of_make_that_a_page_names_exists(name: str) -> None:
             assert target in targets, text
 
 
-# -- what is named -----------------------------------------------------------------------------------------------------
+# -- names and texts ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def sources() -> str:
-    """Everything that umbel may say, on one line each."""
+    """Return the sources, with each text of umbel on one line."""
     files = [path for folder in ("orchestration", "tasks", "workers") for path in (ROOT / folder).rglob("*.py")]
     text = "\n".join(path.read_text() for path in files)
-    return re.sub(r'"\s*f?"', "", text)  # texts that go over several lines
+    return re.sub(r'"\s*f?"', "", text)  # joins texts that span several lines
 
 
 def messages() -> list[str]:
-    """Texts of umbel that troubleshooting quotes: as a heading, for a symptom, or as what a log says."""
+    """Return the texts of umbel that the troubleshooting page quotes, in headings and in its prose."""
     headings = re.findall(r"^## (.*)$", page("docs/troubleshooting.md"), re.MULTILINE)
     quoted = [text for heading in headings for text in re.findall(r"`([^`]* [^`]*)`", heading)]
     return quoted + [text for text in spans("docs/troubleshooting.md") if text.startswith("This ")]
@@ -240,7 +240,7 @@ def test_a_file_that_a_page_names_exists_and_has_what_it_is_said_to_have(name: s
         named = re.findall(r"`((?:\w+/)*[\w-]+\.(?:py|lua|yml))`(?: `(\w+)`)?", line)
         for file, function in named:
             if "/" not in file and not (ROOT / file).exists():
-                continue  # a file of the reader's
+                continue  # a file of the reader
             assert (ROOT / file).exists(), f"{name}: {file}"
             assert not function or re.search(rf"\b(def|class) {function}\b", (ROOT / file).read_text()), line
 

@@ -1,4 +1,4 @@
-"""docker-compose.yml without Docker: what it promises is read, and each service's own command is run as a process."""
+"""docker-compose.yml without Docker: its settings are checked, and each service's command is run as a process."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 _VARIABLE = re.compile(r"\$\{(\w+):([-?])([^}]*)\}")
-#: What a user writes into .env.
+#: The values that a user writes into .env.
 SECRETS = {name: secrets.token_hex(16) for name in ("REDIS_PASSWORD", "UMBEL_SERVER_TOKEN", "FLOWER_PASSWORD")}
 
 
 def resolved(text: str) -> str:
-    """With the defaults of all variables, and the secrets."""
+    """Replace all variables by their defaults or secrets."""
     return _VARIABLE.sub(lambda match: SECRETS[match[1]] if match[2] == "?" else match[3], text)
 
 
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(resolved(TEXT))["services"]
-#: Those that run our own image.
+#: The services that run umbel's own image.
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "umbel:local"}
 
 
 def options(name: str) -> dict[str, str]:
-    """The command of a service as option -> value, for servers whose options are all pairs."""
+    """Return the command of a service as option -> value, for servers whose options are all pairs."""
     words = SERVICES[name]["command"][1:]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def instruction(name: str) -> str:
-    """What the Dockerfile says last for this instruction."""
+    """Return the argument of the last such instruction in the Dockerfile."""
     said: list[str] = re.findall(rf"^{name} (.+)$", DOCKERFILE, re.MULTILINE)
     return said[-1]
 
 
-# -- what is written ---------------------------------------------------------------------------------------------------
+# -- the file ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_file_fits_the_schema_of_compose() -> None:
@@ -165,7 +165,7 @@ def test_the_command_of_a_service_is_one_that_the_image_has(name: str) -> None:
 
     assert instruction("ENTRYPOINT") == '["umbel"]'
     assert found is not None
-    found.make_context(command, arguments)  # raises for an option that it does not have
+    found.make_context(command, arguments)  # raises for an unknown option
 
 
 def test_the_image_has_what_the_services_need() -> None:
@@ -184,7 +184,7 @@ def test_the_image_has_what_the_services_need() -> None:
         assert (ROOT / target).is_file()
 
 
-# -- what is run -------------------------------------------------------------------------------------------------------
+# -- the processes -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,9 @@ class Composed:
     """All services as processes.
 
     Attributes:
-        folder: What is the working folder of the containers, and of a user at the host.
-        ports: Of services, in place of those in the file.
-        workers: Two of them.
+        folder: In place of the working folder of the containers, and of a user on the host.
+        ports: Ports of services, in place of those in the file.
+        workers: The two workers.
     """
 
     folder: Path
@@ -203,11 +203,11 @@ class Composed:
 
     @property
     def redis_url(self) -> str:
-        """As seen from the host."""
+        """The URL of Redis as seen from the host."""
         return f"redis://:{options('redis')['--requirepass']}@127.0.0.1:{self.ports['redis']}/0"
 
     def umbel(self, *arguments: str) -> str:
-        """What a command prints that a user gives at the host."""
+        """Return the output of a command that a user runs on the host."""
         done = subprocess.run(
             [UMBEL, *arguments],
             cwd=self.folder,
@@ -222,7 +222,7 @@ class Composed:
 
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
-    """`docker compose up --scale worker=2`: redis first; when it is healthy, the others."""
+    """`docker compose up --scale worker=2`: redis first; once it is healthy, the others."""
     folder = tmp_path_factory.mktemp("app")
     shutil.copytree(ROOT / "examples", folder / "examples")
     (folder / "data").mkdir()
@@ -254,10 +254,10 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
 
 
 def is_healthy(port: int, password: str | None) -> bool:
-    """`redis-cli ping`, with what REDISCLI_AUTH gives it.
+    """Do what `redis-cli ping` does with this REDISCLI_AUTH.
 
     Raises:
-        redis.AuthenticationError: That is not enough.
+        redis.AuthenticationError: The password is missing or wrong.
     """
     with redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0)) as client:
         try:

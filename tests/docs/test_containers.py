@@ -1,4 +1,4 @@
-"""The containers of the Kubernetes manifests as processes: read-only, without rights, as process 1, until SIGTERM."""
+"""The containers of the Kubernetes manifests as processes: read-only, unprivileged, as process 1, until SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in deploy/ fits Kubernetes' and systemd's schemas, and the commands, settings and routes that there are."""
+"""The files in deploy/ match the schemas of Kubernetes and systemd, and umbel's commands, settings and routes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ DEPLOYMENTS = {each["metadata"]["name"]: each for each in OBJECTS if each["kind"
 
 
 class Part(BaseModel):
-    """Of a KEDA object. No package has its schema: these are the fields of `keda.sh/v1alpha1` that we may use."""
+    """Part of a KEDA object. No package has its schema: these are the fields of `keda.sh/v1alpha1` that may be used."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
 
 class Target(Part):
-    """What is scaled, a Deployment unless it says otherwise."""
+    """The scaled object, by default a Deployment."""
 
     name: str
 
 
 class Prometheus(Part):
-    """What a Prometheus is asked; all values are strings."""
+    """A query to Prometheus; all values are strings."""
 
     server_address: str
     query: str
@@ -50,7 +50,7 @@ class Prometheus(Part):
 
 
 class Trigger(Part):
-    """What is looked at. A wait is no amount that could be divided among workers: its metric type is `Value`."""
+    """What is measured. A waiting time cannot be divided among workers, so its metric type is `Value`."""
 
     type: Literal["prometheus"]
     metric_type: Literal["Value"]
@@ -58,7 +58,7 @@ class Trigger(Part):
 
 
 class Scaling(Part):
-    """`spec`. A fallback there can be for metrics of type `AverageValue` alone, which ours are not."""
+    """The `spec`. It has no fallback: KEDA allows one only for metrics of type `AverageValue`."""
 
     scale_target_ref: Target
     polling_interval: int
@@ -69,7 +69,7 @@ class Scaling(Part):
 
 
 def pods() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The specification of each pod, and its container."""
+    """Yield the specification of each pod, and its container."""
     for deployment in DEPLOYMENTS.values():
         spec = deployment["spec"]["template"]["spec"]
         [container] = spec["containers"]
@@ -77,7 +77,7 @@ def pods() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def check_command(words: list[str]) -> None:
-    """Raises for a command or an option that there is not."""
+    """Raise if the command or an option does not exist."""
     command, *arguments = words
     found = cli.get_command(click.Context(cli), command)
     assert found is not None

@@ -1,4 +1,4 @@
-"""Flower on a real worker: every step of a run is shown by its name, with its state, and each attempt for itself."""
+"""Flower on a real worker: every step of a run is shown by its name, with its state, each attempt separately."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Watched:
     tasks: dict[str, dict[str, Any]]
 
     def of(self, name: str) -> list[tuple[str, dict[str, Any]]]:
-        """The tasks of this name by their start."""
+        """Return the tasks with this name, by start time."""
         found = [(task_id, task) for task_id, task in self.tasks.items() if task["name"] == name]
         return sorted(found, key=lambda each: float(each[1]["started"]))
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A worker and a Flower, and what is shown once two runs have ended."""
+    """A worker and a Flower, after two runs have ended."""
     folder = tmp_path_factory.mktemp("flower")
     port = free_port()
     with Supervisor() as supervisor, EmbeddedRedis.temporary(supervisor=supervisor) as redis:
@@ -131,7 +131,7 @@ def test_payloads_are_not_shown(watched: Watched) -> None:
 
 
 def test_the_worker_and_its_queue_are_shown(watched: Watched) -> None:
-    # A refresh joins an inspection that is under way, and Flower's first one may be older than the worker.
+    # A refresh joins an inspection in progress, and Flower's first one may have begun before the worker started.
     workers = eventually(lambda: watched.api.json("/api/workers?refresh=1"), "Flower shows the worker")
     [(name, shown)] = workers.items()
 

@@ -1,4 +1,4 @@
-"""The page that leads through the code keeps its promise: a dozen Python files, five Lua files, all of which exist."""
+"""The page that guides through the code keeps its promise: a dozen Python files and five Lua files, which all exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TABLE = PAGE.partition("## Blocking callers")[0].partition("| --- | --- | --- |"
 
 
 def files(ending: str) -> set[str]:
-    """The files that the table names."""
+    """Return the files that the table names."""
     return set(re.findall(rf"`([\w/]+\.{ending})`", TABLE))
 
 

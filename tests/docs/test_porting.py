@@ -1,4 +1,4 @@
-"""What the page about porting says of names and programs of LlamaIndex Workflows."""
+"""The claims of the porting page about names and programs of LlamaIndex Workflows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODULES = table(PAGE, "there", "here", "names")
 def test_a_module_of_the_table_has_the_names_that_are_said_to_be_there(there: str) -> None:
     here, names = MODULES[there]
     module = importlib.import_module(here.strip("`"))
-    offered = {*module.__all__, "basic_runtime"}  # the last one is there once there is a Redis
+    offered = {*module.__all__, "basic_runtime"}  # the last one exists once there is a Redis
 
     assert [name for name in re.findall(r"`(\w+)`", names) if name not in offered] == []
 

@@ -1,4 +1,4 @@
-"""What the pages on reliability and security name as proof is there: each test exists, under that name."""
+"""Each test that the pages on reliability and security name as proof exists under that name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMED = sorted({span for name in (PAGE, SECURITY) for span in spans(name) if re.
 
 @cache
 def functions_of(file: str) -> set[str]:
-    """Names of the test functions of a file below `tests/`."""
+    """Return the names of the test functions of a file below `tests/`."""
     tree = ast.parse((ROOT / "tests" / file).read_text())
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     return {node.name for node in ast.walk(tree) if isinstance(node, functions) and node.name.startswith("test_")}

@@ -1,4 +1,4 @@
-"""The documentation as a site: it is built without a warning, and needs nothing from elsewhere."""
+"""The documentation site: it builds without warnings, and loads nothing from other sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that say what the code says: each is compared with the code, so neither can change alone."""
+"""Tables that repeat the code: each is compared with the code, so neither can change alone."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ NO_DEFAULT = "\N{EN DASH}"
 
 
 def coded(cell: str) -> list[str]:
-    """The code spans of a cell."""
+    """Return the code spans of a cell."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def source() -> str:
-    """All Python of the package."""
+    """Return all Python source of the package."""
     return "\n".join(path.read_text() for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))
 
 
@@ -81,7 +81,7 @@ def test_variables_that_are_no_settings_are_documented_too() -> None:
 
 
 def documented_celery_settings() -> dict[str, str]:
-    """Celery setting -> its value as the table has it; one value may stand for all names of its row."""
+    """Return Celery setting -> its value in the table; one value may apply to all names of its row."""
     found = {}
     for cell, (values, reason) in table(PRODUCTION, *CELERY_SETTINGS).items():
         assert reason, cell
@@ -92,7 +92,7 @@ def documented_celery_settings() -> dict[str, str]:
 
 
 def shown(value: Any) -> str:
-    """A value as the table writes it."""
+    """Return a value as the table writes it."""
     return str(value[0] if isinstance(value, list) else value)
 
 
@@ -126,7 +126,7 @@ def test_every_action_of_the_list_is_logged_and_no_other() -> None:
 
 
 def test_no_log_action_is_put_together() -> None:
-    """Else the test above would not see it."""
+    """Otherwise the previous test would miss it."""
     assert source().count('"action":') == len(re.findall(r'"action": "\w+"', source()))
 
 
@@ -135,7 +135,7 @@ def test_every_record_of_our_own_loggers_has_an_action() -> None:
     for path in (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))):
         text = path.read_text()
         if "logging.getLogger(" not in text:
-            continue  # it borrows Celery's logger, and says what Celery says
+            continue  # it borrows Celery's logger, and logs what Celery logs
         for node in ast.walk(ast.parse(text)):
             if (
                 isinstance(node, ast.Call)
@@ -152,7 +152,7 @@ def test_every_record_of_our_own_loggers_has_an_action() -> None:
 
 @pytest.mark.parametrize("key", [*RUN_KEYS, *SHARD_KEYS])
 def test_a_key_of_the_table_is_used(key: str) -> None:
-    """That scripts use no others is tested with the scripts."""
+    """That scripts use no other keys is tested with the scripts."""
     in_scripts = {name for verb in names() for name in load(verb).keys}
 
     assert key in in_scripts or re.search(rf'keys?\S*, ?"{key}"\)|\["{key}"\]', source()), key

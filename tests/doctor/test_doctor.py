@@ -1,4 +1,4 @@
-"""What `umbel doctor` finds: against real servers that are set up as they should not be."""
+"""The findings of `umbel doctor` on real servers that are misconfigured."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PLAN = Plan(
 
 @pytest.fixture
 def settings() -> Iterator[Settings]:
-    """A server of our own, since a test sets it up wrongly."""
+    """A server for this test alone, because tests misconfigure it."""
     with EmbeddedRedis.temporary() as server:
         yield Settings(redis_url=server.url)
 
@@ -75,7 +75,7 @@ def the(found: list[Finding], about: str) -> Finding:
 def announce(
     store: Store, name: str, *, workflows: tuple[str, ...], queues: tuple[str, ...], ago: float = 0, **more: Any
 ) -> None:
-    """What a worker writes about itself."""
+    """Write a worker's entry in the worker directory."""
     seconds, _ = store.client.time()
     about = {"host": "h", "pid": 1, "pool": "prefork", "workflows": workflows, "queues": queues} | more
     seen_at = (seconds - ago) * 1000
@@ -83,7 +83,7 @@ def announce(
 
 
 def begin(store: Store, run_id: str) -> str:
-    """Start a run whose first step nobody takes; returns the work item."""
+    """Start a run whose first step no worker claims; return the work item."""
     commands: list[Command] = decide_start(PLAN, run_id, Envelope(START, (), b"{}"), Limits())
     applied = store.start(run_id, PLAN, commands, nonce="n", timeout_seconds=None)
     assert isinstance(applied, Applied)
@@ -184,7 +184,7 @@ def test_a_server_that_is_too_old_or_a_replica_is_a_danger() -> None:
     assert "95 % of maxmemory" in the(found, "memory").text
 
 
-#: A sound server; each test makes it unsound in one way.
+#: A healthy server; each test breaks it in one way.
 SOUND = RedisInfo(
     Release("Redis", (8, 4, 0)), "master", True, False, "always", "noeviction", 1, 100, 0, 0, "", False, True, ""
 )

@@ -1,4 +1,4 @@
-"""Libraries of functions that other releases left in Redis are found and removed; those in use stay or come back."""
+"""Function libraries that other releases left in Redis are found and removed; those in use stay or are reloaded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def store(settings: Settings) -> Iterator[Store]:
 
 
 def announce(store: Store, uses: Library) -> None:
-    """A worker, as it announces itself."""
+    """Write a worker's entry in the worker directory."""
     seconds, _ = store.client.time()
     about = {"host": "h", "pid": 1, "workflows": [], "queues": [], "seen_at": seconds * 1000, "library": uses.name}
     store.client.hset(store.keys.in_shard(0, "workers"), "other@h", json.dumps(about))

@@ -1,4 +1,4 @@
-"""What `umbel doctor` says of what is paused, and with the fewest rights that umbel works with."""
+"""`umbel doctor` on paused work, and with the minimal rights with which umbel works."""
 
 from __future__ import annotations
 

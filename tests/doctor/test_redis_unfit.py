@@ -1,4 +1,4 @@
-"""A worker says at its start which settings of its Redis lose data, and works all the same."""
+"""A worker warns at startup about Redis settings that can lose data, and works nevertheless."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Drawings of workflows: what is in the file, what is not, and where boxes come to lie."""
+"""Drawings of workflows: what the file contains, what it does not, and where boxes are placed."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Parent(Workflow):
 
 
 def texts(svg: str) -> list[str]:
-    """The labels of an SVG, which has to be well-formed XML."""
+    """Return the labels of an SVG, which must be well-formed XML."""
     root = ElementTree.fromstring(svg)
     return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
@@ -71,7 +71,7 @@ def test_the_file_loads_nothing_and_shows_everything_without_a_script(tmp_path: 
 
     page = (tmp_path / "flows.html").read_text()
     addresses = set(re.findall(r"https?://[^\"' )]+", page))
-    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of the language, which nobody opens
+    assert addresses == {"http://www.w3.org/2000/svg"}  # the XML namespace, which nothing loads
     assert not re.search(r"<(link|img|iframe|object)\b|\bsrc=|@import|url\((?!#)", page)
     assert "halve" in page[: page.index("<script>")]
     assert "prefers-color-scheme: dark" in page
@@ -83,7 +83,7 @@ def test_what_authors_write_is_text_and_never_markup(tmp_path: Path) -> None:
 
     page = as_html(picture)
 
-    assert page.count("<script>") == 1  # its own
+    assert page.count("<script>") == 1  # the page's own
     assert "<script>alert(1)</script>" in texts(svg_of(page))
     assert "<b id" not in as_mermaid(picture)
 
@@ -95,7 +95,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch
 
     draw_all_possible_flows(Search, file)
 
-    assert watched.read() == "the old one"  # it was not written into
+    assert watched.read() == "the old one"  # the file was replaced, not overwritten in place
     watched.close()
     assert [path.name for path in tmp_path.iterdir()] == ["flows.html"]
     with pytest.raises(FileNotFoundError):
@@ -178,7 +178,7 @@ def overlaps(placed: Placed) -> list[tuple[str, str]]:
 
 
 def grid(width: int) -> tuple[dict[str, tuple[float, float]], list[tuple[str, str]]]:
-    """A fan-out of `width` branches of two steps each, gathered again, with a loop back to the start."""
+    """Return a fan-out of `width` branches of two steps each, gathered again, with a loop back to the start."""
     arrows = [("end", "start")]
     for number in range(width):
         arrows += [("start", f"a{number}"), (f"a{number}", f"b{number}"), (f"b{number}", "end")]

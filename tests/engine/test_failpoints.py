@@ -1,4 +1,4 @@
-"""Failpoints: read from one variable, decided by a seed, noted in a file, and nothing at all without the variable."""
+"""Failpoints: read from one variable, decided by a seed, logged to a file, and inactive without the variable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers: names for successions of runs that share a state; one script decides between concurrent starts."""
+"""Handlers: names for series of runs that share a state; one script decides between concurrent starts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALL = ("running", "completed", "failed", "cancelled", "timed_out")
 
 
 def begin(store: Store, session: str, *, nonce: str | None = None, run_id: str | None = None) -> Any:
-    """Start the next run of a session unless one goes on: its id, or why not."""
+    """Start the next run of a session unless one is running; return its id or the refusal."""
     run_id = run_id or new_run_of(session)
     reply = store.start(
         run_id,
@@ -221,7 +221,7 @@ def test_purging_leaves_nothing(store: Store) -> None:
     assert store.purge(run.run_id)
 
     left = dump(store.client, store.settings.key_prefix)
-    # The answer of the last commit is kept for a minute, in case it is asked again.
+    # The reply of the last commit is kept for a minute, in case the commit is repeated.
     left = [key for key in left if ":answer:" not in key]
     mine = [key for key in left if run.run_id in key or key.endswith((":state:h", ":handler:h"))]
     assert mine == []

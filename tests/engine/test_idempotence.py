@@ -1,6 +1,6 @@
-"""Every verb may be asked twice: the answer is equal, or says that it is done, and Redis does not change again.
+"""Every verb may be called twice: the reply is the same or says that it is done, and Redis does not change again.
 
-A lost reply is the most ordinary of all faults; this is the table of what the second asking finds.
+A lost reply is the most ordinary of all faults; this is the table of what the repeated call returns.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from umbel.orchestration.model.work_item import FannedOut, Work
 from umbel.orchestration.store.replies import Refusal
 from umbel.orchestration.store.scripts import names
 
-#: Asked twice on purpose, it rings twice: a dispatch too many does no harm, a dispatch too few costs a back-off.
+#: A repeated call deliberately dispatches again: a superfluous dispatch does no harm, a missing one costs a back-off.
 RINGS_AGAIN = {"redispatch"}
 
-#: Changes nothing.
+#: Read-only.
 READS = {"glances", "past"}
-#: Works on keys of its own; `tests/history` asks it twice.
+#: Works on its own keys; `tests/history` calls it twice.
 REBUILDS = {"replay"}
-#: The second one finds that the first has just looked.
+#: The second call finds that the first one has just checked.
 TAKES_TURNS = {"look"}
 
 

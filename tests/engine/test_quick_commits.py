@@ -1,4 +1,4 @@
-"""A quick commit leaves in Redis exactly what an ordinary one leaves, and readers hear the same from both."""
+"""A quick commit leaves in Redis exactly what an ordinary commit leaves, and readers receive the same from both."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from umbel.orchestration.store.scripts import pack
 T = TypeVar("T")
 
 RUN = "the-run"
-#: Instants of Redis, in ms or us: the two runs are not of the same millisecond.
+#: Instants of Redis, in ms or us: the two runs do not happen in the same millisecond.
 _INSTANT = re.compile(rb"(?<!\d)1[789]\d{11}(\d{3})?(?!\d)")
 
 
 class NoMessages:
-    """A dispatcher that remembers what it was to send."""
+    """A dispatcher that only records its dispatches."""
 
     def __init__(self) -> None:
         self.dispatches: list[Dispatch] = []
@@ -61,7 +61,7 @@ class CountingStore(CheckedStore):
 
 
 class Lane:
-    """One deployment of the two, on which the same things are done."""
+    """One of two deployments on which the same operations are executed."""
 
     def __init__(self, client: Client, settings: Settings, *, quick: bool) -> None:
         self.settings = settings.model_copy(
@@ -76,19 +76,19 @@ class Lane:
         assert self.heard.get_message(timeout=5)["type"] == "subscribe"
 
     def messages_heard(self) -> list[Any]:
-        """What readers have heard since the last call."""
+        """Return the messages that readers have received since the last call."""
         found = []
         while (message := self.heard.get_message(timeout=0.2)) is not None:
             found.append(plain(message["data"]))
         return found
 
     def left(self) -> dict[str, Any]:
-        """All keys of the deployment, with instants and the order of maps taken out."""
+        """Return all keys of the deployment, without instants and the order of maps."""
         prefix = f"{self.settings.key_prefix}:"
         return {
             key.decode().removeprefix(prefix): content(self.client, key)
             for key in sorted(self.client.scan_iter(f"{prefix}*", count=1000))
-            if not key.endswith(b":deployment")  # says which of the two it is
+            if not key.endswith(b":deployment")  # names the deployment
         }
 
 
@@ -112,7 +112,7 @@ def content(client: Client, key: bytes) -> Any:
 
 
 def plain(data: bytes) -> Any:
-    """A stored value as one that can be compared."""
+    """Return a stored value in a comparable form."""
     if data[:1] and data[0] >= 0x80:
         try:
             return without_instants(msgpack.unpackb(data, raw=True, strict_map_key=False))
@@ -140,7 +140,7 @@ def lanes(client: Client, settings: Settings) -> Iterator[tuple[Lane, Lane]]:
 
 
 def random_plan(chosen: random.Random) -> Plan:
-    """Steps that accept one or several of the events E0 … E3, with all kinds of limits."""
+    """Return steps that accept one or several of the events E0 … E3, with all kinds of limits."""
     names = [f"s{n}" for n in range(chosen.randint(2, 4))]
     accepts: dict[str, list[str]] = {name: [] for name in names}
     for kind in ("E0", "E1", "E2", "E3"):
@@ -178,7 +178,7 @@ def random_outcome(chosen: random.Random, number: int) -> Outcome:
 
 
 def drive(lane: Lane, seed: int) -> int:
-    """Execute one random run; how many of its commits were hops."""
+    """Execute one random run; return how many of its commits were hops."""
     chosen = random.Random(seed)
     plan, ready = random_plan(chosen), []
     lane.engine.start(RUN, plan, event(START))

@@ -1,4 +1,4 @@
-"""Claim and commit: of many dispatches one executes, and of many outcomes one is recorded."""
+"""Claim and commit: one of many dispatches executes, and one of many outcomes is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How runs end, and what stays: the first end wins, every key gets its lifetime, finished work leaves nothing."""
+"""How runs end, and what remains: the first end wins, every key gets its TTL, finished work leaves nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAN = plan_of(
 
 
 def busy(store: Store) -> tuple[DrivenRun, Work]:
-    """A run with something in each of its keys, and an attempt in progress."""
+    """Return a run with something in each of its keys, and an attempt in progress."""
     run = DrivenRun(store, PLAN).start(timeout_seconds=100)
     begin = run.claim("begin")
     run.flush(begin, 1, ("early", event("A", i=9)))
@@ -47,7 +47,7 @@ def busy(store: Store) -> tuple[DrivenRun, Work]:
 
 
 def lifetimes(run: DrivenRun) -> dict[str, int]:
-    """Milliseconds each of the run's keys has left; -1 without an expiry."""
+    """Return the TTL of each of the run's keys in milliseconds; -1 without an expiry."""
     client = run.store.client
     keys = [*client.scan_iter(match=f"*{run.run_id}*", count=1000)]
     return {key.decode(): client.pttl(key) for key in keys}
@@ -201,7 +201,7 @@ def test_a_running_run_is_not_retired(store: Store) -> None:
     assert set(keys.values()) == {-1}
 
 
-# -- nothing is left of finished work ----------------------------------------------------------------------------------
+# -- finished work leaves nothing --------------------------------------------------------------------------------------
 
 LOOP = plan_of(
     step("begin", START),
@@ -219,7 +219,7 @@ def next_of(n: int) -> Returned:
 
 
 def leftovers(run: DrivenRun) -> dict[str, Any]:
-    """What stands in the keys that hold work, apart from the one item in flight."""
+    """Return the contents of the keys that hold work, apart from the one item in flight."""
     names = ("slots", "free", "queue", "scopes", "joins", "inbox", "waiters", "extra", "collect", "unclaimed")
     found = {name: run.content(name) for name in names}
     found |= {"work": len(run.content("work") or ()), "events": len(run.content("events") or ())}
@@ -263,7 +263,7 @@ def test_a_loop_through_everything_leaves_nothing_behind(store: Store) -> None:
 
 
 def bodies(store: Store, n: int) -> dict[str, Any]:
-    """One turn of the loop: a nested fan-out, a join inside it, a failure, a retry, a wait, a collected set."""
+    """Return the bodies of one iteration: a nested fan-out, a join in it, a failure, a retry, a wait, a set."""
 
     def part(work: Work) -> Any:
         value = work.bound[0].value()
@@ -295,7 +295,7 @@ def bodies(store: Store, n: int) -> dict[str, Any]:
 
 
 def memory(run: DrivenRun) -> int:
-    """Bytes that Redis spends on the run, but for the answers that it forgets by itself."""
+    """Return the bytes that Redis spends on the run, except for the remembered replies, which expire."""
     client = run.store.client
     keys = [key for key in client.scan_iter(match=f"*{run.run_id}*", count=1000) if b":answer:" not in key]
     return sum(client.memory_usage(key) or 0 for key in keys)

@@ -1,4 +1,4 @@
-"""A Redis that was set back has forgotten what an attempt had received: without that, its outcome is refused."""
+"""A Redis that was set back has lost data that an attempt had received: the attempt's outcome is then refused."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def test_an_outcome_does_not_stand_without_the_members_that_its_step_has_gathere
     assert run.try_commit(work, stop(1), exchanges=1) is Refusal.MISSING
 
     store.client.hset(run.keys["work"], work.work_id, now)
-    assert collect() is None  # asked again it adds nothing
+    assert collect() is None  # a repeated call adds nothing
     assert isinstance(run.try_commit(work, stop(1), exchanges=1), Applied)

@@ -1,4 +1,4 @@
-"""Durable timers: delayed retries, waiters that give up, steps that hang, runs that take too long."""
+"""Durable timers: delayed retries, waiters that time out, steps that hang, runs that take too long."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(store: Store) -> DrivenRun:
 
 
 def timers(run: DrivenRun) -> dict[str, float]:
-    """This run's timers with their due instants."""
+    """Return this run's timers with their due instants."""
     return {name.decode(): due for name, due in run.content("timers") or () if run.run_id.encode() in name}
 
 

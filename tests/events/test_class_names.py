@@ -1,4 +1,4 @@
-"""Names of classes, and how a name is found again."""
+"""Names of classes, and how a name is resolved."""
 
 from __future__ import annotations
 

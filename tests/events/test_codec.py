@@ -1,4 +1,4 @@
-"""Events as envelopes: what goes in comes back equal, and stored names never import anything."""
+"""Events as envelopes: decoding gives back an equal event, and stored names never import anything."""
 
 from __future__ import annotations
 

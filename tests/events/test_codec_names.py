@@ -1,4 +1,4 @@
-"""Stored events name their classes: what is found, what is an error, and that nothing is ever imported."""
+"""Stored events name their classes: which names resolve, which are errors, and that nothing is ever imported."""
 
 from __future__ import annotations
 

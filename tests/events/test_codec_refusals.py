@@ -1,4 +1,4 @@
-"""What an event cannot carry is refused where it is sent, with the place in the error."""
+"""Values that an event cannot carry are refused where it is sent, and the error names the place."""
 
 from __future__ import annotations
 

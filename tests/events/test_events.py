@@ -1,4 +1,4 @@
-"""Events as users meet them: dynamic data, results, dumps, and the exceptions they carry."""
+"""Events from a user's point of view: dynamic data, results, dumps, and the exceptions they carry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever kind of field a value is in: it comes back equal in type and value, or is refused where it is sent."""
+"""A value in any kind of field comes back equal in type and value, or is refused where it is sent."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_after_a_change_of_the_class_what_is_stored_is_validated() -> None:
     again = decode_event(changed, REGISTRY)
 
     assert isinstance(again, Doubled)
-    assert (again.n, again.shape) == (8, Circle())  # its validators saw it as new
+    assert (again.n, again.shape) == (8, Circle())  # its validators handled it as new data
     with pytest.raises(EventMismatch, match="n: Input should be a valid integer"):
         decode_event(Envelope(sent.type, (), changed.payload.replace(b'"n":4', b'"n":"x"')), REGISTRY)
 

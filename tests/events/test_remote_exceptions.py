@@ -1,4 +1,4 @@
-"""Exceptions that cross processes: the same class where possible, and never without their message."""
+"""Exceptions that cross processes: the same class if possible, and always with their message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Numbered(BaseModel):
 
 
 class Declined(Exception):
-    """One argument, kept as it is."""
+    """One argument, stored unchanged."""
 
 
 class WithCode(Exception):
@@ -113,7 +113,7 @@ class Slow(TimeoutError):
 
 
 class Unwritable(Exception):
-    """The shape of many clients' errors: what it refers to cannot be sent."""
+    """Like the errors of many clients, it refers to something that cannot be sent."""
 
     def __init__(self, text: str, *, response: object, status: int) -> None:
         super().__init__(text)

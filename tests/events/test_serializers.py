@@ -1,4 +1,4 @@
-"""Values as text in snapshots, and back."""
+"""Values as text in snapshots, in both directions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Fussy(BaseModel):
 
 
 class Point:
-    """A component: it says itself how it is written."""
+    """A component: it defines its own serialized form."""
 
     def __init__(self, x: int) -> None:
         self.x = x
@@ -99,7 +99,7 @@ class Unpicklable:
 
 NAME = f"{__name__}.Customer"
 
-# -- the form on the wire ----------------------------------------------------------------------------------------------
+# -- the wire format ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

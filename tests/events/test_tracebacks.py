@@ -1,4 +1,4 @@
-"""What is kept of a failed step's traceback: the user's frames, no passwords, and never too much."""
+"""The stored part of a failed step's traceback: the user's frames, no passwords, and a bounded size."""
 
 from __future__ import annotations
 

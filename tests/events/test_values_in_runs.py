@@ -1,4 +1,4 @@
-"""Values of every kind on every way through real runs: what arrives is equal, in type too."""
+"""Values of every kind, passed in every way through real runs: they arrive equal, including their types."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from support.values.carriers import carrier, equal
 from support.values.kinds import KINDS
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 
-#: Of each kind that has so many: together more than 5,000.
+#: Values per kind: together more than 5,000.
 VALUES = 63
-#: Only a field can write them, so nothing without a declared type holds them.
+#: Only a field can write them, so they do not fit where no type is declared.
 BY_FIELD = ("written by its field", "list written by its field")
 
 
@@ -46,7 +46,7 @@ class Ended(StopEvent):
 
 
 CARRIERS = {base: {k: carrier(base, k) for k in KINDS} for base in (Begun, Returned, Sent, Asked, Answered, Ended)}
-#: A state has a field of every kind.
+#: The state has a field of every kind.
 FIELDS = {kind: f"kind_{number}" for number, kind in enumerate(KINDS)}
 State: Any = create_model(
     "State",
@@ -55,17 +55,17 @@ State: Any = create_model(
 )
 
 
-#: What has arrived on each way.
+#: What has arrived in each way.
 arrived: dict[str, Any] = {}
 
 
 def as_a(base: type[BaseModel], other: Any) -> Any:
-    """An event of this class with the values of another."""
+    """Return an event of this class with the values of another one."""
     return CARRIERS[base][other.kind].model_construct(**other.__dict__)
 
 
 class Echo(Workflow):
-    """Ends with what it was started with."""
+    """Returns its start event's values."""
 
     @step(accept_event_subclasses=True)
     async def echo(self, ev: Begun) -> Ended:
@@ -74,7 +74,7 @@ class Echo(Workflow):
 
 
 class Trip(Workflow):
-    """Hands on what it was started with in every way there is."""
+    """Passes its start event's values on in every possible way."""
 
     @step(accept_event_subclasses=True)
     async def begin(self, ev: Begun) -> Returned:
@@ -99,14 +99,14 @@ class Trip(Workflow):
 
 
 async def finished(handler: Any, kind: str) -> dict[str, Any]:
-    """What came back on which way."""
+    """Return what arrived in each way."""
     result = await handler
     state = await handler.ctx.store.get_state()
     return arrived | {"result": result, "state": getattr(state, FIELDS[kind])}
 
 
 async def travelled(goes: Any) -> dict[str, Any]:
-    """What comes of an event in a run, and in one that is continued from a snapshot of it."""
+    """Send an event through a run, and through one that is continued from a snapshot of it; return what arrived."""
     trip = Trip(timeout=60)
     arrived.clear()
     handler: Any = trip.run(start_event=goes)
@@ -123,7 +123,7 @@ async def travelled(goes: Any) -> dict[str, Any]:
 
 
 def values_of(kind: str) -> list[Any]:
-    """The simplest values of a kind, and random ones."""
+    """Return the simplest values of a kind, and random ones."""
     found: list[Any] = []
 
     @settings(

@@ -1,4 +1,4 @@
-"""The approval example waits while there is no process at all: every single one is killed before the answer comes."""
+"""The approval example waits while there is no process at all: all are killed before the answer arrives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECONDS = 40
 
 
 def descendants(pid: int) -> set[int]:
-    """All living processes below this one."""
+    """Return all live descendants of a process."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -38,7 +38,7 @@ def descendants(pid: int) -> set[int]:
 
 
 class Terminal:
-    """Where a user types commands of umbel; the runs are kept in a state folder of its own."""
+    """A terminal for umbel commands; the runs are kept in its own state folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Terminal:
         self.environment = os.environ | {"UMBEL_STATE_DIR": str(folder / "state"), "PYTHONUNBUFFERED": "1"}
 
     def __call__(self, *arguments: str) -> str:
-        """Run a command to its good end; gives what it printed."""
+        """Run a command to a successful end; return what it printed."""
         command = [UMBEL, *arguments]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=SECONDS)
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
@@ -54,7 +54,7 @@ class Terminal:
 
     @contextmanager
     def background(self, name: str, *arguments: str) -> Iterator[Background]:
-        """A command in a terminal of its own; it and all it has started are killed at the end."""
+        """Run a command in its own terminal; it and all processes it has started are killed at the end."""
         log = self.folder / f"{name}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -68,23 +68,23 @@ class Terminal:
             self._kill_server()
 
     def _kill_server(self) -> None:
-        """Another command may have started the Redis, which then is nobody's child and has lost its last supervisor."""
+        """Kill the Redis if another command has started it: it is then nobody's child and no longer supervised."""
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((self.folder / "state" / project_state(Path.cwd()) / "server.pid").read_text()), signal.SIGKILL)
 
 
 class Background:
-    """A command that goes on, and what it has printed."""
+    """A command in the background, and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self._log = process, log
 
     def says(self, pattern: str) -> None:
-        """Wait until it has printed this."""
+        """Wait until its output matches."""
         eventually(lambda: re.search(pattern, self._log.read_text()), f"it says {pattern!r}: {self._log.read_text()}")
 
     def kill_everything(self) -> set[int]:
-        """SIGKILL to the command, its Redis, its supervisor, its worker and the pool's processes."""
+        """SIGKILL the command, its Redis, its supervisor, its worker and the pool's processes."""
         if self.process.poll() is not None:
             return set()
         everything = {self.process.pid, *descendants(self.process.pid)}
@@ -107,7 +107,7 @@ def test_the_answer_finds_the_run_after_every_process_was_killed(tmp_path: Path)
     assert "May 1200.00 euros be spent?" in terminal("events", "trip")
 
     terminal("send", "trip", "Decision", "approved=true", "by=Ada")
-    assert "approved" not in terminal("events", "trip")  # nobody has gone on with it yet
+    assert "approved" not in terminal("events", "trip")  # no process has continued it yet
 
     with terminal.background("dev", "dev", str(EXAMPLE)) as dev:
         assert "approved by Ada" in terminal("events", "trip", "--follow")

@@ -1,4 +1,4 @@
-"""The chat of `examples/chat`: two servers and two workers, of which one of each is killed while an answer is given."""
+"""The chat of `examples/chat`: two servers and two workers, of which one each is killed during an answer."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Chat:
             eventually(lambda client=client: is_there(client), "the server answers")
 
     def conversation(self, name: str) -> list[dict[str, str]]:
-        """What was said and answered."""
+        """Return the messages and answers."""
         found: list[dict[str, str]] = self.clients[1].get(f"/chats/{name}").json()
         return found
 
     def answer(self, name: str, turn: str) -> str:
-        """The whole answer of a turn, from the second server."""
+        """Return the whole answer of a turn, from the second server."""
         with self.clients[1].stream("GET", f"/chats/{name}/turns/{turn}/events") as stream:
             *_, (_, last) = events(stream)
         return str(last["value"]["result"])
@@ -58,7 +58,7 @@ def is_there(client: httpx.Client) -> bool:
 
 
 def events(answer: httpx.Response) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Server-sent events as they come, with their numbers."""
+    """Yield server-sent events as they arrive, with their numbers."""
     number = -1
     for line in answer.iter_lines():
         name, _, value = line.partition(": ")

@@ -1,4 +1,4 @@
-"""The examples do what they say: through the API, on the command line, and as programs."""
+"""The examples work as described: through the API, on the command line, and as programs."""
 
 from __future__ import annotations
 

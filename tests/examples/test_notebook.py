@@ -1,4 +1,4 @@
-"""The notebook does what it says, cell by cell; and a kernel that just ends leaves nothing behind."""
+"""The notebook works as described, cell by cell; and a kernel that ends without cleanup leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "notebook.ipynb"
 
 @pytest.fixture(scope="module")
 def cells() -> list[dict[str, Any]]:
-    """All cells of the notebook."""
+    """Return all cells of the notebook."""
     found: list[dict[str, Any]] = json.loads(NOTEBOOK.read_text())["cells"]
     return found
 

@@ -1,5 +1,6 @@
 """The web applications of `examples/web`, as their users start them, over real sockets: a run is started, followed
-while it goes on, asked by, answered, and followed to its end."""
+while it is running, answers a question, and is followed to its end.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from umbel.workers.local.command_process import WorkerProcess, process_environme
 
 WEB = EXAMPLES / "web"
 
-#: As the head of each file says, with a port of our own.
+#: The command in each file's header, with a free port.
 COMMANDS = {
     "fastapi": ["-m", "uvicorn", "--app-dir", str(WEB), "fastapi_app:app", "--port", "{port}"],
     "django": ["-m", "uvicorn", "--app-dir", str(WEB), "django_app:application", "--port", "{port}"],
@@ -46,7 +47,7 @@ def deployment() -> Iterator[tuple[Settings, Supervisor]]:
 def serving(
     deployment: tuple[Settings, Supervisor], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], httpx.Client]]:
-    """A client of an application, which is started when it is first asked for."""
+    """Return a client of an application, which is started when it is first requested."""
     with ExitStack() as stack:
 
         @cache
@@ -58,7 +59,7 @@ def serving(
 
 @contextmanager
 def _served(name: str, settings: Settings, supervisor: Supervisor, folder: Path) -> Iterator[httpx.Client]:
-    """The application as a process, and a client of it."""
+    """Run the application as a process, and yield a client of it."""
     port = free_port()
     command = [sys.executable, *(word.format(port=port) for word in COMMANDS[name])]
     with ExitStack() as stack:
@@ -85,7 +86,7 @@ def answers(client: httpx.Client) -> bool:
 
 
 def events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
-    """Server-sent events as they come."""
+    """Yield server-sent events as they arrive."""
     fields: dict[str, str] = {}
     for line in answer.iter_lines():
         if line.startswith(":"):

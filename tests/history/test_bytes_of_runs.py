@@ -1,4 +1,4 @@
-"""What finished runs take in Redis, with their full history: bounds that no change may pass."""
+"""The size of finished runs in Redis, with full history: limits that no change may exceed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Turn(Event):
 
 
 class Chain(Workflow):
-    """Ten steps, one after the other, with events of 200 bytes."""
+    """Ten consecutive steps, with events of 200 bytes."""
 
     @step
     async def turn(self, ev: StartEvent | Turn) -> Turn | StopEvent:
@@ -37,7 +37,7 @@ class Done(Event):
 
 
 class Fan(Workflow):
-    """A hundred steps side by side, and one that gathers them."""
+    """A hundred parallel steps, and one that gathers them."""
 
     @step
     async def split(self, ev: StartEvent) -> list[Part]:
@@ -67,7 +67,7 @@ async def test_a_finished_run_takes_few_bytes_with_its_full_history(
 
 
 async def used(store: Any, run_id: str) -> int:
-    """Bytes of a run's keys, but for the answers of its commits, which expire within a minute, and its own events."""
+    """Return the bytes of a run's keys, without its own events and the replies of its commits, which soon expire."""
     keys = store.locate(run_id)
     names = ("run", "journal", "packed", "stream", "trace", "children", "extra")
     found = await store.batch("measure a run", *(("MEMORY", "USAGE", keys[name], "SAMPLES", 0) for name in names))

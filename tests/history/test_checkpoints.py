@@ -1,4 +1,4 @@
-"""Checkpoints in the journals of running runs: what is rebuilt from them, and what of the past is kept."""
+"""Checkpoints in the journals of running runs: what is rebuilt from them, and how much of the past is kept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def names_in(store: Store, run: DrivenRun, begin: str) -> list[str]:
 
 
 def counting(store: Store, turns: int) -> DrivenRun:
-    """A run whose state was written so often."""
+    """Return a run whose state was written `turns` times."""
     run = DrivenRun(store, PLAN).start()
     write(store, run, turns)
     return run
@@ -98,7 +98,7 @@ def test_a_running_run_with_a_long_journal_is_packed_with_a_checkpoint(store: St
 
 def test_a_checkpoint_that_is_not_what_the_journal_leads_to_is_found(store: Store) -> None:
     run = counting(store, 3)
-    store.client.hset(run.keys["run"], "live", 7)  # behind the journal's back
+    store.client.hset(run.keys["run"], "live", 7)  # bypassing the journal
     store.call(checkpoint_run, store, run.run_id)
     store.client.hset(run.keys["run"], "live", 1)
 
@@ -159,7 +159,7 @@ def test_no_point_of_what_is_packed_is_far_from_a_checkpoint_also_where_the_run_
 
 
 def wait_for_checkpoints(store: Store, packer: Packer, run: DrivenRun, most: int) -> None:
-    """Let a worker take turns until no stretch is longer than that."""
+    """Let a worker take turns until no stretch is longer than `most` entries."""
 
     def is_filled() -> bool:
         store.call(packer.turn, now(store) + 5)
@@ -231,7 +231,7 @@ def test_keys_on_which_a_past_is_rebuilt_expire_from_their_first_moment(store: S
     past = all_entries(store, run.run_id)
 
     async def lives(store: Any) -> dict[bytes, int]:
-        async with rebuilt(store, run.run_id, past) as scratch:  # as at the checkpoint: nothing is done again
+        async with rebuilt(store, run.run_id, past) as scratch:  # as at the checkpoint: no entry is replayed
             keys = await store.command("test", "KEYS", f"*rebuilt:*{run.run_id}*")
             assert scratch.keys["run"].encode() in keys
             return {key: await store.command("test", "PTTL", key) for key in keys}
@@ -266,7 +266,7 @@ def test_a_checkpoint_that_was_cut_off_at_any_moment_is_made_by_the_next_process
             completed = True
         except Died:
             pass
-        write(store, run, 2)  # the run goes on
+        write(store, run, 2)  # the run continues
         assert state_at(store, run, 9) == {"n": 8}
         assert_holds(store, run.run_id)
 

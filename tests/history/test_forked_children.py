@@ -48,7 +48,7 @@ class Parent(Workflow):
 
 
 async def waiting(handler: umbel.WorkflowHandler, count: int) -> list[umbel.WorkflowHandler]:
-    """Its children, once so many wait for their answers."""
+    """Wait until `count` of its children wait for their answers, and return them."""
 
     def asks(child: umbel.WorkflowHandler) -> bool:
         begun = [point.kind for point in child.history()]
@@ -64,7 +64,7 @@ async def waiting(handler: umbel.WorkflowHandler, count: int) -> list[umbel.Work
 
 
 async def awaiting(handler: umbel.WorkflowHandler) -> umbel.Point:
-    """The point at which its step had begun to wait."""
+    """Return the point at which its step began to wait."""
     outcomes = [point async for point in handler.history(kinds=["commit"]) if point.outcome == "awaiting"]
     return outcomes[0]
 
@@ -107,7 +107,7 @@ async def test_children_are_forked_as_they_were_at_the_point() -> None:
     first = await waiting(handler, 2)
     await handler.ctx.store.set("both", "wait")
     point = await anext(handler.history(kinds=["state"]))
-    # Children are taken at the instant of the point, which is known to a millisecond.
+    # Children are forked at the instant of the point, which is precise to a millisecond.
     await eventually_async(lambda: datetime.now(UTC) - point.at > timedelta(milliseconds=1), "it is later")
     await answer(first, "of the first run")
     await answer(await waiting(handler, 1), "of the first run")
@@ -133,7 +133,7 @@ async def test_children_whose_fork_was_prevented_begin_anew() -> None:
     plan, settings = await handler._engine.store.plan_of(handler.run_id), handler._engine.store.settings
 
     def announce(at: RunAt) -> Envelope:
-        """Something goes wrong between the fork and those of its children."""
+        """Fail between the fork of the run and the forks of its children."""
         if at.run_id != handler.run_id:
             raise StoreUnavailable("prevented", where="")
         return encode_event(umbel.RunForked(run_id=at.run_id, seq=at.seq), settings)
@@ -159,7 +159,7 @@ async def test_children_whose_fork_was_prevented_begin_anew() -> None:
 
 
 class Chosen(Workflow):
-    """Runs a child with an id that whoever starts it has chosen."""
+    """Runs a child with an id that the caller has chosen."""
 
     @step
     async def go(self, ctx: Context[Any], ev: Begin) -> StopEvent:
@@ -176,7 +176,7 @@ async def test_a_run_that_has_the_id_chosen_for_a_child_is_not_taken_for_it(chil
 
     fork = await handler.fork(await awaiting(handler), children=children)
 
-    if children == "keep":  # the end that is recorded
+    if children == "keep":  # the recorded end
         with pytest.raises(ChildFailed, match="already exists"):
             await fork
     else:

@@ -1,4 +1,4 @@
-"""Wherever a process dies while it puts a run back: the run is as it was or has been put back, and can be put back."""
+"""Wherever a process dies during a rewind, the run is unchanged or rewound, and can be rewound again."""
 
 from __future__ import annotations
 

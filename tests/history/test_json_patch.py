@@ -1,4 +1,4 @@
-"""JSON Patches as RFC 6902 has them, and nothing that only looks like one."""
+"""JSON Patches as defined by RFC 6902, and lookalikes that are refused."""
 
 from __future__ import annotations
 

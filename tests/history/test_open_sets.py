@@ -1,4 +1,4 @@
-"""Sets of events that belong together and are not complete, at a point that a run goes on from."""
+"""Incomplete sets of correlated events at a point from which a run continues."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Asked(Event):
 
 
 class Orders(Workflow):
-    """Three orders are paid; what is packed is said from outside."""
+    """Three orders are paid; a human says when they are packed."""
 
     @step
     async def begin(self, ctx: Context[Any], ev: StartEvent) -> Paid | Asked | None:
@@ -59,7 +59,7 @@ class Orders(Workflow):
 
 
 class Incomplete(Workflow):
-    """Two sets, each of which wants more than comes."""
+    """Two sets, each of which needs more events than arrive."""
 
     @step(join_by="order", within_seconds=0.4)
     async def join(self, paid: Paid, shipped: Shipped) -> StopEvent: ...
@@ -77,7 +77,7 @@ class Incomplete(Workflow):
 
 
 class Late(Incomplete):
-    """Of each set one event comes, and nothing else."""
+    """Each set gets one event, and nothing else."""
 
     @step
     async def begin(self, ctx: Context[Any], ev: StartEvent) -> Paid | Packed | Asked | None:
@@ -92,7 +92,7 @@ class Late(Incomplete):
 
 
 async def waiting(handler: umbel.WorkflowHandler, outcomes: int) -> Point:
-    """The point at which so many steps have had an outcome and one of them waits."""
+    """Return the point at which this many outcomes are recorded and a step waits."""
 
     def found() -> Point | None:
         points = [*handler.history(kinds=["commit"])]
@@ -104,7 +104,7 @@ async def waiting(handler: umbel.WorkflowHandler, outcomes: int) -> Point:
 
 
 async def scope_fields(runtime: BasicRuntime, run: umbel.WorkflowHandler) -> list[bytes]:
-    """Names of what the run has of fan-outs."""
+    """Return the names of the run's fan-out fields."""
     store = runtime.store
     asked = store.command("look", "HKEYS", store.locate(run.run_id)["scopes"])
     fields: list[bytes] = await asyncio.to_thread(runtime.portal.call, asked)
@@ -146,7 +146,7 @@ BROKEN: set[str] = set()
 
 
 class Fails(Incomplete):
-    """Fails with two sets open, and goes on when it is retried."""
+    """Fails with two sets open, and continues when it is retried."""
 
     @step
     async def begin(self, ctx: Context[Any], ev: StartEvent) -> Paid | Packed | Asked | None:

@@ -1,4 +1,4 @@
-"""A journal that was packed is read as if it had not been, whatever is done to the run afterwards."""
+"""A packed journal reads as if it were not packed, whatever is done to the run afterwards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from umbel.orchestration.streams.log import read_page
 
 
 def ended(store: Store) -> tuple[DrivenRun, str]:
-    """A run that was cancelled, and one of its work items."""
+    """Return a run that was cancelled, and one of its work items."""
     run = DrivenRun(store, PLAN).start()
     work = run.claim("begin")
     run.commit(work, FannedOut((event("A"), event("A"))))
@@ -47,7 +47,7 @@ def ended(store: Store) -> tuple[DrivenRun, str]:
 
 
 async def everything(store: Any, run_id: str) -> list[Any]:
-    """What readers say of a run."""
+    """Return everything that readers report about a run."""
     detail = await read_detail(store, run_id)
     return [
         await listed(entries(store, run_id)),
@@ -171,7 +171,7 @@ def test_a_chunk_that_was_damaged_is_named(store: Store) -> None:
 
 @pytest.fixture
 def most(monkeypatch: pytest.MonkeyPatch) -> int:
-    """What is compressed has at most so many bytes."""
+    """The maximum number of bytes that may be compressed."""
     monkeypatch.setattr(compression, "MOST_COMPRESSED", 1 << 20)
     return 1 << 20
 
@@ -238,7 +238,7 @@ def test_an_id_that_is_used_again_does_not_meet_the_packed_past_of_a_run_before(
     store.call(pack_run, store, run.run_id)
     kept = store.client.dump(run.keys["packed"])
     store.purge(run.run_id)
-    store.client.restore(run.keys["packed"], 0, kept)  # a release that does not know the key has left it
+    store.client.restore(run.keys["packed"], 0, kept)  # left behind by a release that does not know the key
     again = DrivenRun(store, PLAN, run.run_id).start()
 
     before = all_entries(store, again.run_id)
@@ -250,7 +250,7 @@ def test_an_id_that_is_used_again_does_not_meet_the_packed_past_of_a_run_before(
 
 @pytest.fixture
 def packer(store: Store) -> Packer:
-    """Packs at once, whatever ended before now."""
+    """Packs at once everything that has already ended."""
     given = store.settings.model_copy(update={"history_pack_after_seconds": 0.001})
     store.wrapped.settings = given
     return Packer(store.wrapped)
@@ -264,7 +264,7 @@ def test_runs_that_ended_long_enough_ago_are_packed_each_once(store: Store, pack
     packed = 0
 
     def all_packed() -> bool:
-        """A turn that takes too long leaves the rest to the next one."""
+        """Take turns; a turn that takes too long leaves the rest to the next one."""
         nonlocal packed
         packed += store.call(packer.turn, now(store) + 5)
         return packed >= 3

@@ -1,4 +1,4 @@
-"""The past of runs on a real worker: listed, looked at, forked, put back."""
+"""The past of runs on a real worker: listed, inspected, forked, rewound."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from umbel import (
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
-#: How often each step was executed, by its run and name.
+#: How often each step was executed, by run and step name.
 EXECUTED: Counter[tuple[str, str]] = Counter()
 GATES: dict[str, asyncio.Event] = {}
 

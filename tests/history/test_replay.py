@@ -1,4 +1,4 @@
-"""Recorded steps, executed again with other code, and compared with the record."""
+"""Recorded steps, executed again with changed code, and compared with the record."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Child(Workflow):
 
 
 class Everything(Workflow):
-    """A bit of all that a step can do; `otherwise` says in what its code is another one."""
+    """Uses a bit of everything that a step can do; `otherwise` says in what its code has changed."""
 
     def __init__(self, *otherwise: str, **options: Any) -> None:
         super().__init__(**options)
@@ -139,7 +139,7 @@ async def test_the_same_code_does_what_is_recorded_and_nothing_is_computed_again
     assert CALLS == ["count"] * 4
 
 
-#: What the code of `Everything` does otherwise -> what a replay names.
+#: A change of the code of `Everything` -> what a replay reports.
 DIFFERENCES = {
     "sent": ("split", "sent"),
     "streamed": ("split", "streamed"),
@@ -225,7 +225,7 @@ class Begun(Event):
 
 
 class Race(Workflow):
-    """One step reads a key of the state while another one writes it."""
+    """One step reads a state key while another one writes it."""
 
     @step
     async def begin(self, ev: StartEvent) -> list[Begun]:
@@ -301,7 +301,7 @@ async def test_outcomes_that_a_fork_has_taken_are_replayed_where_they_were_recor
 
 
 class InPlace(Workflow):
-    """Its steps change values of the state in place."""
+    """Its steps change state values in place."""
 
     writes_back = True
 

@@ -1,4 +1,4 @@
-"""Forks that take recorded outcomes: what does not depend on a change is not executed again."""
+"""Forks that reuse recorded outcomes: steps that do not depend on a change are not executed again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ended(Event):
 
 
 class Chains(Workflow):
-    """Independent chains of steps, whose ends are added up."""
+    """Independent chains of steps, whose results are added up."""
 
     @step
     async def split(self, ev: Begin) -> list[Link]:
@@ -64,7 +64,7 @@ async def test_of_200_steps_with_one_event_changed_those_that_depend_on_it_are_e
     assert (await fork.verify()).holds
 
 
-# -- what a step does besides returning an event ---------------------------------------------------------------------
+# -- side effects of a step ------------------------------------------------------------------------------------------
 
 
 class Asked(Event):
@@ -80,7 +80,7 @@ class Counted(Event):
 
 
 class Manifold(Workflow):
-    """Sends, reads and writes all of the state, asks."""
+    """Sends, reads and writes the whole state, and asks."""
 
     @step
     async def begin(self, ctx: Context[Any], ev: StartEvent) -> Asked:
@@ -142,7 +142,7 @@ async def test_a_state_that_was_read_is_compared() -> None:
     fork = await handler.fork("after begin", state={"unrelated": 1}, reuse="recorded", answers="recorded")
 
     assert (await fork)[:2] == ["yes", 1]
-    assert executed(fork.run_id) == {"count": 1, "ask": 1}  # edit_state() reads all of it
+    assert executed(fork.run_id) == {"count": 1, "ask": 1}  # edit_state() reads the whole state
 
 
 async def test_a_fork_of_a_fork_takes_what_that_one_has_taken() -> None:
@@ -182,7 +182,7 @@ async def test_a_fork_may_begin_a_session_which_has_its_state() -> None:
         await handler.fork("after begin", session="forked")
 
 
-# -- what is executed because it cannot be known to be the same ------------------------------------------------------
+# -- steps that are executed because they may differ -----------------------------------------------------------------
 
 
 class Race(StartEvent):
@@ -206,7 +206,7 @@ WRITTEN: dict[str, asyncio.Event] = {}
 
 
 class Racing(Workflow):
-    """One step reads a key after another one, which goes on beside it, has written it."""
+    """One step reads a key after a concurrent one has written it."""
 
     @step
     async def begin(self, ctx: Context[Any], ev: Race) -> list[Reads | Writes]:
@@ -248,7 +248,7 @@ class Tried(Event):
 
 
 class Trying(Workflow):
-    """Fails at first, keeps a value, gathers by hand, in steps of both colours."""
+    """Fails at first, keeps a value, collects events, in async and plain steps."""
 
     @step(retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(3)))
     def fail(self, ctx: Context[Any], ev: StartEvent) -> Tried:
@@ -299,7 +299,7 @@ BOTH: dict[str, asyncio.Event] = {}
 
 
 class Pairs(Workflow):
-    """The first pair waits for the second one, which comes after the point."""
+    """The first pair waits for the second one, which arrives after the point."""
 
     @step
     async def begin(self, ctx: Context[Any], ev: StartEvent) -> Left | Right | More | None:

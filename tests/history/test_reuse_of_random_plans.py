@@ -1,4 +1,4 @@
-"""Forks with recorded outcomes come to what plain execution comes to."""
+"""Forks with recorded outcomes have the same result as plain execution."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.usefixtures("runtime")
 
 @dataclass(frozen=True)
 class Operation:
-    """What one step of a plan does: keys of the state that it reads, the one it writes, how often it publishes."""
+    """What one step of a plan does: the state keys it reads, the one it writes, and how often it publishes."""
 
     reads: tuple[str, ...]
     writes: str
     notes: int
 
 
-#: By name: of each chain its operations.
+#: Plan name -> the operations of each chain.
 PLANS: dict[str, list[list[Operation]]] = {}
 BEGINNING = {"a": 1, "b": 2}
 
@@ -84,7 +84,7 @@ class Planned(Workflow):
 
 
 def random_plan(chosen: random.Random) -> list[list[Operation]]:
-    """Chains that read what is there from the beginning, and read and write what is theirs."""
+    """Return chains that read the initial state, and read and write their own keys."""
 
     def operation(part: int) -> Operation:
         own = [f"own{part}", f"other{part}"]
@@ -95,7 +95,7 @@ def random_plan(chosen: random.Random) -> list[list[Operation]]:
 
 
 def simulated(plan: list[list[Operation]], state: dict[str, int], values: Mapping[int, int]) -> dict[Any, Any]:
-    """What each step is given and reads."""
+    """Return what each step receives and reads."""
     given: dict[Any, Any] = {}
     ends = []
     for part, operations in enumerate(plan):

@@ -1,4 +1,4 @@
-"""A run with much unfinished work is put back in parts: what they come to is what one script would have written."""
+"""A run with much unfinished work is rewound in parts: the result equals that of a single script."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Other(Event):
 
 
 class Mixed(Workflow):
-    """Members of a fan-out wait, are delayed, are joined, are collected, and wait for a slot."""
+    """Members of a fan-out that wait, are delayed, are joined, are collected, and wait for a slot."""
 
     @step
     async def split(self, ev: Begin) -> list[Part]:

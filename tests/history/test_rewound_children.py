@@ -1,4 +1,4 @@
-"""Runs with child runs that are put back."""
+"""Rewinding runs with child runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Parent(Workflow):
 
 
 async def asking(handler: umbel.WorkflowHandler, count: int) -> list[umbel.WorkflowHandler]:
-    """Its children that wait for their answers, once there are so many."""
+    """Wait until `count` of its children wait for their answers, and return them."""
 
     def asks(child: umbel.WorkflowHandler) -> bool:
         outcomes = [point.outcome for point in child.history(kinds=["commit"])]
@@ -58,7 +58,7 @@ async def asking(handler: umbel.WorkflowHandler, count: int) -> list[umbel.Workf
 
 
 async def awaiting(handler: umbel.WorkflowHandler) -> umbel.Point:
-    """The last point at which its step had begun to wait."""
+    """Return the last point at which its step began to wait."""
     return [point async for point in handler.history(kinds=["commit"]) if point.outcome == "awaiting"][-1]
 
 
@@ -96,7 +96,7 @@ async def test_children_that_a_run_waited_for_are_kept_with_the_ends_that_they_h
     assert [STARTED[child.run_id] for child in await handler.children()] == [2, 2, 2, 2]
     await all_hold(handler)
 
-    await handler.rewind(await awaiting(handler))  # of which all have completed
+    await handler.rewind(await awaiting(handler))  # all children have completed since
     assert sorted(text.split()[0] for text in await handler) == ["a", "b", "c", "d"]
     assert len(await handler.children()) == 4
     await all_hold(handler)
@@ -171,7 +171,7 @@ async def test_a_child_that_had_failed_before_the_point_goes_on_with_a_retry_wha
         await handler
     [child] = await handler.children()
     [told] = [point async for point in handler.history(kinds=["child"])]
-    await handler.rewind(1)  # the child is none of its steps' then
+    await handler.rewind(1)  # at this point, the child belongs to none of its steps
     with pytest.raises(ChildFailed):
         await umbel.attach(handler.run_id)
 
@@ -183,7 +183,7 @@ async def test_a_child_that_had_failed_before_the_point_goes_on_with_a_retry_wha
 
     assert await umbel.attach(handler.run_id) == "a"
     await all_hold(handler)
-    await handler.rewind(told)  # it has completed since
+    await handler.rewind(told)  # the child has completed since
     assert await umbel.attach(handler.run_id) == "a"
     await all_hold(handler)
 

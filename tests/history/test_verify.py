@@ -1,4 +1,4 @@
-"""A run that is rebuilt from its journal is the run: whatever was done to it, and wherever it stands."""
+"""A run that is rebuilt from its journal equals the run, whatever was done to it and wherever it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def verified(store: Store, run_id: str) -> Any:
     return store.call(verify, store, run_id)
 
 
-#: In the others a run is changed by hand.
+#: The other cases change a run by hand.
 RECORDED = [name for name in CASES if name != "advance"]
 
 
@@ -59,7 +59,7 @@ def test_a_timer_that_a_running_run_lacks_is_named(store: Store) -> None:
     assert [each.key for each in found.differences] == ["timers"]
 
 
-#: Verbs on runs that need no entry of their own: what they do to a run, another entry says, or they do nothing to it.
+#: Verbs on runs that need no journal entry of their own: another entry covers them, or they do not change the run.
 NO_ENTRY = {
     "hop": "the entry of a commit",
     "advance": "the entry of the run that begins",

@@ -1,4 +1,4 @@
-"""The markers of gathering parameters are plain values."""
+"""The markers of fan-in parameters are plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joins of several events that belong together: one of each for each value that they share."""
+"""Joins of several correlated events: one of each for each value that they share."""
 
 from __future__ import annotations
 

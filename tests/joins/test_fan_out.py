@@ -225,7 +225,7 @@ async def test_no_more_than_num_workers_of_a_step_run_at_once() -> None:
             most = max(most, running)
             if running == 3:
                 full.set()
-            await full.wait()  # the first three can only go on together
+            await full.wait()  # the first three can only continue together
             running -= 1
             return Done(n=ev.n)
 

@@ -1,4 +1,4 @@
-"""Fan-outs and what gathers them: each join fires once, with exactly its members."""
+"""Fan-outs and their fan-ins: each join fires once, with exactly its members."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def join_run(store: Store, *accepts: str, **more: Any) -> DrivenRun:
 
 
 def sets(run: DrivenRun) -> list[list[tuple[str, Any]]]:
-    """All sets that are ready, each as (type, i) in parameter order."""
+    """Return all ready sets, each as (type, i) in parameter order."""
     found = []
     while run.dispatches:
         work = run.claim("pair")

@@ -1,4 +1,4 @@
-"""Large fan-outs are brought to Redis ahead of their commit: unseen until then, and gone if it never comes."""
+"""Large fan-outs are staged in Redis ahead of their commit: invisible until then, and removed if it never comes."""
 
 from __future__ import annotations
 

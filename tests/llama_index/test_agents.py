@@ -1,4 +1,4 @@
-"""LlamaIndex's own agents: what they do on umbel is what they do in LlamaIndex."""
+"""LlamaIndex's own agents behave on umbel as they do in LlamaIndex."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.processes.driving import Deploy, Deployment, WorkerUnderTest
 
 PROGRAM = TESTS / "support" / "llama_index" / "agents.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"}
-#: An unchanged program as a client of the deployment that UMBEL_REDIS_URL names.
+#: Runs an unchanged program as a client of the deployment that UMBEL_REDIS_URL names.
 CLIENT = (
     "import runpy, sys; sys.argv = sys.argv[1:]; import umbel.llama_index; umbel.llama_index.install(); "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -44,7 +44,7 @@ SCENARIOS = [
     "state_in_the_prompt",
 ]
 
-#: What LlamaIndex keeps of a conversation between two runs depends on the release of pydantic: with 2.14 nothing.
+#: What LlamaIndex keeps of a conversation between two runs depends on the pydantic release: with 2.14, nothing.
 CONVERSATION: dict[str, Any] = {
     "events": [
         ["AgentInput", ["system: Be kind.", "user: my name is Ada", "assistant: Hello Ada", "user: who am I"]],
@@ -57,7 +57,7 @@ CONVERSATION: dict[str, Any] = {
 }
 
 
-#: What is different on purpose: see docs/deviations.md.
+#: Deliberate differences: see docs/deviations.md.
 KNOWN = {
     "a_second_turn": CONVERSATION,
     "a_turn_after_a_snapshot": CONVERSATION,
@@ -65,7 +65,7 @@ KNOWN = {
 
 
 def printed(output: str) -> dict[str, Any]:
-    """What a run of the program has reported, by scenario."""
+    """Return what a run of the program has reported, by scenario."""
     found: dict[str, Any] = {}
     for line in output.splitlines():
         found |= json.loads(line) if line.startswith("{") else {}
@@ -73,17 +73,17 @@ def printed(output: str) -> dict[str, Any]:
 
 
 def expected(in_llama_index: dict[str, Any], scenario: str) -> dict[str, Any]:
-    """What a scenario is to report on umbel."""
+    """Return what a scenario must report on umbel."""
     report = comparable(in_llama_index[scenario] | KNOWN.get(scenario, {}))
     if scenario == "a_handoff":
-        # There, what the agent adds to the message that it shows its model is added to the conversation too.
+        # LlamaIndex also adds to the conversation what the agent adds to the message that it passes to its model.
         report["memory"][0] = "user: write about ships"
         report["events"][8][1][0] = "user: write about ships"
     return report
 
 
 def executed(*command: str) -> dict[str, Any]:
-    """The program's report when it is started so."""
+    """Return the program's report when it is started with this command."""
     done = subprocess.run([*command, str(PROGRAM)], env=ENVIRONMENT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     return printed(done.stdout)
@@ -91,13 +91,13 @@ def executed(*command: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def in_llama_index() -> dict[str, Any]:
-    """What the agents do in LlamaIndex itself."""
+    """The report of LlamaIndex itself."""
     return executed(sys.executable)
 
 
 @pytest.fixture(scope="module")
 def in_process() -> dict[str, Any]:
-    """What they do with `umbel exec --llama-index`."""
+    """The report of `umbel exec --llama-index`."""
     return executed(sys.executable, "-m", "umbel.workers.cli", "exec", "--llama-index")
 
 
@@ -109,7 +109,7 @@ def deployment(deploy_for_module: Deploy) -> Deployment:
 
 @pytest.fixture(scope="module")
 def on_killed_workers(deployment: Deployment) -> dict[str, Any]:
-    """What they do on two workers that are both killed while every model is being asked, and replaced."""
+    """The report of two workers that are both killed while every model is being called, and replaced."""
     more = {"HOLD_CALLS": str(deployment.folder), "PYTHONWARNINGS": "ignore"}
 
     def worker(name: str) -> WorkerUnderTest:
@@ -148,12 +148,12 @@ def test_an_agent_whose_worker_is_killed_does_what_it_does_in_llama_index(
     scenario: str, in_llama_index: dict[str, Any], on_killed_workers: dict[str, Any]
 ) -> None:
     report = comparable(on_killed_workers[scenario])
-    # What a step published before it was killed stays published.
+    # Events that a step published before it was killed stay published.
     report["events"] = [next(same) for _, same in groupby(report["events"])]
     assert report == expected(in_llama_index, scenario)
 
 
-@pytest.mark.usefixtures("on_killed_workers")  # what replaced them executes the agents
+@pytest.mark.usefixtures("on_killed_workers")  # the workers that replaced them execute the agents
 async def test_agents_are_served_to_clients_of_llama_index_under_their_names(deployment: Deployment) -> None:
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
@@ -178,19 +178,19 @@ async def test_agents_are_served_to_clients_of_llama_index_under_their_names(dep
 
 
 def comparable(report: dict[str, Any]) -> dict[str, Any]:
-    """A report in which the tools that were called at once stand in a fixed order."""
+    """Return a report with concurrent tool calls in a fixed order."""
     report = report | {"tool_calls": sorted(report.get("tool_calls", ()), key=str)}
     return report | {name: in_order(report[name]) for name in ("events", "tool_calls", "memory") if name in report}
 
 
 def in_order(entries: Sequence[Any]) -> list[Any]:
-    """Sort neighbours that are about tools; the messages of an event likewise."""
+    """Sort adjacent entries about tools; likewise the messages of an event."""
     whole: list[Any] = [[e[0], in_order(e[1])] if isinstance(e, list) and e[0] == "AgentInput" else e for e in entries]
     parts = groupby(whole, key=is_about_a_tool)
     return [each for is_tool, part in parts for each in (sorted(part, key=str) if is_tool else part)]
 
 
 def is_about_a_tool(entry: Any) -> bool:
-    """Whether it is a tool's call or result, or the message that a model gets of it."""
+    """Return whether it is a tool's call or result, or the message about it that a model receives."""
     first = entry if isinstance(entry, str) else entry[0]
     return first.startswith(("Tool", "tool:"))

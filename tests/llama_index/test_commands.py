@@ -1,4 +1,4 @@
-"""`--llama-index` of the commands that load a user's module."""
+"""The option `--llama-index` of the commands that load a user's module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workflows that LlamaIndex Workflows executes, and umbel: results, published events and errors are compared."""
+"""The same workflows on LlamaIndex Workflows and on umbel: results, published events and errors are compared."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ CASES: list[str] = [
     for name in re.findall(r"^@case\nasync def (\w+)", file.read_text(), re.MULTILINE)
 ]
 
-#: Cases that differ on purpose, and why; docs/deviations.md says it too.
+#: Cases that differ on purpose, and why; also listed in docs/deviations.md.
 EXPLAINED = {
     "a_chain_with_its_progress": "progress names classes by the modules in which they are here (rows 6 and 53)",
 }
 
 
 def executed(*command: str) -> dict[str, Any]:
-    """What the program prints when it is started so, by case."""
+    """Return what the program prints when it is started with this command, by case."""
     done = subprocess.run(
         [sys.executable, *command, str(PROGRAM)],
         env=os.environ | {"PYTHONPATH": str(TESTS)},
@@ -45,18 +45,18 @@ def executed(*command: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def there() -> dict[str, Any]:
-    """What LlamaIndex Workflows does."""
+    """The results of LlamaIndex Workflows."""
     return executed()
 
 
 @pytest.fixture(scope="module")
 def here() -> dict[str, Any]:
-    """What umbel does."""
+    """The results of umbel."""
     return executed("-m", "umbel.workers.cli", "exec", "--llama-index")
 
 
 def as_named_here(text: str) -> str:
-    """The names of classes in a report as they are here."""
+    """Replace the class names in a report by umbel's."""
     return text.replace("<class 'workflows.", "<class 'umbel.")
 
 

@@ -1,4 +1,4 @@
-"""`import workflows` answered by umbel, in processes of their own: what is imported cannot be taken back."""
+"""`import workflows` served by umbel, in separate processes, because an import cannot be undone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def printed(program: str) -> str:
-    """What a program prints."""
+    """Return what a program prints."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=110)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()

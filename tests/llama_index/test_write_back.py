@@ -1,4 +1,4 @@
-"""The state of workflows that were written for LlamaIndex: what a step changes is written with its outcome."""
+"""The state of workflows written for LlamaIndex: in-place changes by a step are written with its outcome."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from umbel.tasks.llama_index.workflow import LlamaIndexWorkflow
 
 @pytest.fixture(autouse=True)
 def default_runtime(runtime: Any) -> None:
-    """Every test here has the session's deployment as its default runtime."""
+    """Make the session's deployment the default runtime of every test here."""
 
 
 class Memory(BaseModel):
-    """What agents keep: changed by its methods, never set again."""
+    """Like the memory of agents: changed by its methods, never set again."""
 
     messages: list[str] = Field(default_factory=list)
 
@@ -28,11 +28,11 @@ class Memory(BaseModel):
 
 
 class Next(Event):
-    """To the step that looks."""
+    """Passed to the step that reads the state."""
 
 
 class Changing(LlamaIndexWorkflow):
-    """Changes in place, in each way that there is."""
+    """Changes values in place in every possible way."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Next:
@@ -59,7 +59,7 @@ async def test_what_a_step_changes_in_place_is_there_for_the_next_and_for_the_ca
 
 
 class Retried(LlamaIndexWorkflow):
-    """Changes in place and fails at first."""
+    """Changes a value in place and fails at first."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Next:
@@ -84,7 +84,7 @@ async def test_an_attempt_that_fails_leaves_what_it_set_and_nothing_that_it_chan
 
 
 class Asking(LlamaIndexWorkflow):
-    """Changes in place and waits."""
+    """Changes a value in place and waits."""
 
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -103,7 +103,7 @@ async def test_a_wait_keeps_what_was_set_and_repeats_what_was_changed_in_place()
 
 
 class Sending(LlamaIndexWorkflow):
-    """Sends an event while it goes on, after it has set what the receiver reads."""
+    """Sets what the receiver reads, then sends an event and does not end."""
 
     @step
     async def send(self, ctx: Context, ev: StartEvent) -> Next | None:
@@ -122,7 +122,7 @@ async def test_what_was_set_before_an_event_was_sent_is_there_for_its_receiver()
 
 
 class Slow(LlamaIndexWorkflow):
-    """Sets, and does not end."""
+    """Sets a value and does not end."""
 
     @step
     async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -140,19 +140,19 @@ async def test_what_a_long_step_sets_is_seen_while_it_runs() -> None:
 
 
 class Database(BaseModel):
-    """A part that is not written."""
+    """A part that is not serialized."""
 
     rows: list[str] = Field(default_factory=list)
 
 
 class Partial(BaseModel):
-    """A model over a database."""
+    """A model with a database."""
 
     database: Database = Field(default_factory=Database, exclude=True)
 
 
 class Keeping(LlamaIndexWorkflow):
-    """Sets what would come back empty."""
+    """Sets a value that would come back empty."""
 
     @step
     async def keep(self, ctx: Context, ev: StartEvent) -> StopEvent:

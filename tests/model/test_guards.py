@@ -1,6 +1,6 @@
-"""Every guard of the scripts is taken out once, to see that a test notices: a suite that stays green proves nothing.
+"""Every guard of the scripts is removed once, to see that a test notices: a suite that stays green proves nothing.
 
-A guard's text must be found in its script exactly once, so this table cannot rot unseen.
+A guard's text must be found in its script exactly once, so an outdated entry of this table raises an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MINE = "or record.token ~= A.t then"
 
 @dataclass(frozen=True)
 class Guard:
-    """A guard's text in a verb's script, what stands there without it, and the scenario that needs it."""
+    """A guard's text in a verb's script, the text that replaces it, and the scenario that needs it."""
 
     verb: str
     text: str
@@ -141,8 +141,8 @@ def test_a_missing_guard_is_noticed(client: Client, settings: Settings, guard: G
         guard.scenario(mutant)
 
 
-#: What random runs never meet, or not in a short time: a slot that is wrong in Redis, an older release, and two who
-#: answer, or begin to wait for, the same event at once.
+#: What random runs never meet, or not in a short time: a wrong slot in Redis, an older release, and two clients or
+#: steps that concurrently answer, or begin to wait for, the same event.
 UNSEEN = (
     scenarios.a_slot_is_given_back_by_who_holds_it,
     waiting_scenarios.an_event_is_not_sent_past_a_waiter_that_an_older_release_added,
@@ -151,8 +151,8 @@ UNSEEN = (
     waiting_scenarios.a_burst_does_not_pass_a_new_waiter,
     waiting_scenarios.a_waiter_is_answered_once,
 )
-#: Guards that the model test must notice by itself, in a short random run. The others need what it never does: large
-#: fan-outs in every world, collected sets, or a slot that stands wrong in Redis.
+#: Guards that a short random run of the model test must notice. The others need what it never does: large fan-outs in
+#: every world, collected sets, or a wrong slot in Redis.
 SEEN_BY_MODEL = [
     guard
     for guard in GUARDS

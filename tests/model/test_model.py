@@ -1,6 +1,6 @@
-"""Random operations on the real scripts, compared with a model; invariants checked at the end of every run.
+"""Random operations on the real scripts, compared with a model; invariants are checked at the end of every run.
 
-Set UMBEL_MODEL_SEED to replay a failure; the seed is in the summary of every session. MODEL_SCRIPTS sets how many
+Set UMBEL_MODEL_SEED to replay a failure; the seed is in the summary of every test session. MODEL_SCRIPTS sets how many
 scripts each world runs: a long search is `MODEL_SCRIPTS=1000000`.
 """
 

@@ -1,4 +1,4 @@
-"""The scenarios that need one guard each, on the scripts as they are; `test_guards` takes the guards out."""
+"""The scenarios that need one guard each, on the unchanged scripts; `test_guards` removes the guards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What error trackers and tracers see: one error for a failed step, with its exception and tags, and no other's."""
+"""Error trackers and tracers get one error per failed step, with its own exception and tags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _tag: ContextVar[str] = ContextVar("tag", default="none")
 
 
 class Tracker(logging.Handler):
-    """Makes an event of each error, as error trackers do."""
+    """Creates an event for each error, as error trackers do."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -90,7 +90,7 @@ class TracedSteps(Workflow):
 
 @pytest.mark.usefixtures("runtime")
 async def test_a_message_is_sent_in_the_context_of_the_step_that_it_follows_from() -> None:
-    """There a tracer finds which span the next one belongs to."""
+    """A tracer finds the parent of the next span in this context."""
     sent: dict[str, str] = {}
 
     def before_start(task_id: str, **_: object) -> None:

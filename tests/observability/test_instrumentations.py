@@ -1,4 +1,4 @@
-"""What people already have sees umbel's steps: sentry-sdk, structlog, opentelemetry-instrumentation-celery."""
+"""Existing instrumentation sees umbel's steps: sentry-sdk, structlog, opentelemetry-instrumentation-celery."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_each_sees_the_steps_of_a_run(cli: Cli, pool: str) -> None:
         run_id = cli("start", "shop:Order").out.strip()
         cli("events", run_id, "--follow")
         eventually(lambda: len(seen("sentry event")) == 1, "the failed step is one error")
-        # The SDK makes them in a wrapper around Celery's own tracer, which cannot await.
+        # The SDK creates them in a wrapper around Celery's own tracer, which cannot await.
         traced = ["Order.charge", "Order.ship"] if pool == "prefork" else []
         eventually(lambda: len(seen("sentry transaction")) >= len(traced), "each step has its transaction")
         eventually(lambda: len({each["name"] for each in seen("span")}) >= 2, "both steps have spans")
@@ -115,9 +115,9 @@ def test_each_sees_the_steps_of_a_run(cli: Cli, pool: str) -> None:
 
     [error] = seen("sentry event")
     assert [(each["type"], each["value"]) for each in error["exception"]["values"]] == [("OSError", "no stock")]
-    assert "customer" not in error.get("tags", {})  # another step's
+    assert "customer" not in error.get("tags", {})  # the tag of another step
 
-    # On a slow machine a message may come again, which is a transaction too.
+    # On a slow machine a message may be redispatched, which is another transaction.
     first = {each["transaction"]: each for each in reversed(seen("sentry transaction"))}
     assert sorted(first) == traced
     assert [first[name].get("tags", {}).get("customer") for name in traced] == ["ada", None][: len(traced)]

@@ -1,4 +1,4 @@
-"""`--log-format json`: every line of a worker is one object, with fields instead of texts to look for."""
+"""`--log-format json`: every log line of a worker is one JSON object with fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deployment counts: each figure is driven up by what it is named after, and by nothing else."""
+"""The metrics of a deployment: each one is changed by what it is named after, and by nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TWO = plan_of(step("first", START, queue="slow"), step("second", "A"))
 
 
 def counted(store: Store) -> dict[str, int]:
-    """The counters that are not zero."""
+    """Return the counters that are not zero."""
     return {name: number for name, number in store.call(read_metrics, store).counters.items() if number}
 
 
@@ -146,7 +146,7 @@ def test_a_lost_process_is_one_expiry_and_each_of_its_steps_a_loss(store: Store)
     run = DrivenRun(store, plan_of(step("one", START), step("two", START))).start()
     first, second = run.claim("one", owner="dead"), run.claim("two", owner="dead")
 
-    for _ in range(2):  # a second sweep finds what is left of the same loss
+    for _ in range(2):  # a second sweep finds the rest of the same loss
         held = run.leases.fence("dead", run.keys.shard, known_dead=True)
         assert len(held) == 2
     run.leases.hand_back("dead", held, charge=True)

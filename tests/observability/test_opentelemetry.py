@@ -1,4 +1,4 @@
-"""OpenTelemetry: one trace per run, a span per attempt, on whatever worker; with its SDK, exporting into memory."""
+"""OpenTelemetry: one trace per run, one span per attempt, on any worker; with the SDK, exporting to memory."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Order(Workflow):
 
 
 def umbel_tracer() -> Any:
-    """The application's own; children of the attempt's span."""
+    """The application's own tracer, whose spans are children of the attempt's span."""
     return current.provider.get_tracer("application")
 
 

@@ -1,4 +1,4 @@
-"""Which spans an attempt's span has links to: those in which the events were made that led to it."""
+"""The links of an attempt's span: to the spans in which the events that led to it were emitted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Traces:
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
 
     def of(self, run_id: str, step: str) -> list[ReadableSpan]:
-        """The attempts of a step, oldest first."""
+        """Return the attempts of a step, oldest first."""
         found = [
             each
             for each in self.exporter.get_finished_spans()
@@ -159,7 +159,7 @@ def test_children_and_forks_belong_to_the_trace_of_their_run(traces: Traces) -> 
     assert len([each for each in spans if each.name == "Fan.work"]) == 6
     recorded = handler.fork(beginning, reuse="recorded")
     assert recorded.result(30) == 3
-    assert not traces.of(recorded.run_id, "first")  # spans do not keep it from being taken as recorded
+    assert not traces.of(recorded.run_id, "first")  # spans do not prevent its recorded outcome from being reused
 
     *_, resumed = traces.of(handler.run_id, "second")
     assert len(linked(resumed)) == 2  # the event, and the end of the child

@@ -1,4 +1,4 @@
-"""Which step a log line belongs to, what Celery's current task is in it, and whose the root logger is."""
+"""The step fields of log records, Celery's current task in steps, and the configuration of the root logger."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_steps_have_a_current_task_and_the_applications_root_logger_is_left_alon
     assert result == ["Order.plain True", "Order.coroutine True", "Order.coroutine True", "coroutine", 30, 1]
     assert "APPLICATION WARNING shop.orders wanted by the application" in printed
     assert "not wanted" not in printed
-    assert "APPLICATION INFO celery.apps.worker" in printed  # the worker's own level is for its own loggers
+    assert "APPLICATION INFO celery.apps.worker" in printed  # the worker's level applies to its own loggers only
 
 
 def test_json_lines_of_a_step_have_its_run_step_and_attempt(cli: Cli) -> None:

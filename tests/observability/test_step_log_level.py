@@ -1,4 +1,4 @@
-"""What a worker logs about each step: by default only what went wrong, at DEBUG every message and every end."""
+"""What a worker logs about steps: by default only failures, at DEBUG every message and every end."""
 
 from __future__ import annotations
 

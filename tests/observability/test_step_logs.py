@@ -1,4 +1,4 @@
-"""What the code of steps logs is kept with the run: which lines, how many, for how long."""
+"""Log lines of steps are kept with the run: which lines, how many, for how long."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_lines_that_are_written_after_the_end_of_the_run_expire_with_it(runtime:
     taken = late.take()
     assert taken is not None
 
-    for _ in range(2):  # its answer was lost
+    for _ in range(2):  # repeated, as if its reply were lost
         runtime.portal.call(runtime.store.log(run.run_id, *taken, patience_seconds=5))
 
     keys = runtime.store.locate(run.run_id)

@@ -1,4 +1,4 @@
-"""`Workflow(verbose=True)`: the lines that tell what the steps do, and where they go."""
+"""`Workflow(verbose=True)`: the lines that report what the steps do, and where they are written."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Printed = Callable[[], list[str]]
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Printed:
-    """What was printed since the last look; the logger is not heard, whatever other tests have set."""
+    """Return what was printed since the last call; nothing is logged, whatever other tests have set."""
     caplog.set_level(logging.WARNING, logger="umbel.verbose")
     return lambda: capsys.readouterr().out.splitlines()
 

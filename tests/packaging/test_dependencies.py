@@ -1,4 +1,4 @@
-"""A plain install has everything that is imported: what the development environment has beside it hides nothing."""
+"""A plain install has everything that is imported: extra packages of the development environment hide nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import umbel
 
 PROJECT = tomllib.loads((Path(umbel.__file__).parent / "pyproject.toml").read_text())["project"]
 
-#: Imports modules where nothing is installed but the given distributions.
+#: Imports modules as if only the given distributions were installed.
 PROGRAM = """
 import importlib, importlib.metadata, json, re, sys
 from importlib.abc import MetaPathFinder
@@ -44,7 +44,7 @@ def normal(name: str) -> str:
 
 
 def installed_with(requirements: list[str]) -> set[str]:
-    """All distributions that these requirements bring."""
+    """Return all distributions that these requirements install."""
     found: set[tuple[str, str]] = set()
     todo = [(Requirement(text), "") for text in requirements]
     names = set()

@@ -1,4 +1,4 @@
-"""The limits of files and rooms: what is longer or has more is about more than one thing."""
+"""The limits of files and folders: a longer file or a larger folder is about more than one subject."""
 
 from __future__ import annotations
 

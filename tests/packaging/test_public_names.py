@@ -1,4 +1,4 @@
-"""The public face: its names, its words, its version, and that all of it gets into the package one installs."""
+"""The public interface: its names, docstrings and version, and that the package contains all of it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_module_says_what_it_is_for(name: str) -> None:
 def test_errors_of_umbel_are_below_one_class() -> None:
     errors = [each for each in vars(umbel).values() if inspect.isclass(each) and issubclass(each, Exception)]
 
-    # The exception stands for a user's own, which is not umbel's.
+    # It stands for a user's own exception, which is not an umbel error.
     assert [each for each in errors if not issubclass(each, umbel.UmbelError)] == [umbel.UnreconstructedException]
 
 
@@ -120,7 +120,7 @@ def test_stored_data_name_errors_as_they_always_have() -> None:
         assert loaded_class(name, Exception) is errors.RunNotFound
 
 
-# -- version, and what is packed ---------------------------------------------------------------------------------------
+# -- version and packaging ---------------------------------------------------------------------------------------------
 
 
 def test_the_changelog_begins_with_this_version() -> None:
@@ -135,7 +135,7 @@ def test_every_folder_of_modules_is_packed() -> None:
     scripts = {
         "umbel.orchestration.store.lua",
         "umbel.orchestration.store.lua.lib",
-    }  # folders of data, which setuptools names too
+    }  # data folders, which setuptools lists too
     packages |= {f"umbel.{name}" for name in PUBLIC_MODULES}
 
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(packages | scripts)

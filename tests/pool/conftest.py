@@ -1,4 +1,4 @@
-"""The Redis server of the tests of pools."""
+"""The Redis server of the pool tests."""
 
 from __future__ import annotations
 

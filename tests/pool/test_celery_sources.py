@@ -1,4 +1,4 @@
-"""The source text of Celery that the asyncio pool rests on is the one it was written for."""
+"""The Celery sources that the asyncio pool depends on are those it was written for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 import celery
 import pytest
 
-#: What is overridden, followed line by line, or counted on -> how the SHA-256 of its source begins.
+#: Code that is overridden, reproduced or relied on -> the first digits of the SHA-256 of its source.
 SOURCES = {
     "celery.app.autoretry:add_autoretry_behaviour": "4a97591ccc3e",
     "celery.app.task:Context.__init__": "c70eae59bc42",

@@ -1,4 +1,4 @@
-"""How often an asyncio worker looks for garbage."""
+"""How often an asyncio worker runs the garbage collector."""
 
 from __future__ import annotations
 

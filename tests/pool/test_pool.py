@@ -1,4 +1,4 @@
-"""The parts of the asyncio pool, each by itself. The whole: test_pool_contract.py."""
+"""The parts of the asyncio pool, each tested alone. The pool as a whole is tested in test_pool_contract.py."""
 
 from __future__ import annotations
 

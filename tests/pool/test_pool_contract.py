@@ -1,6 +1,6 @@
-"""What each pool owes Celery's users, asked of real worker processes: Celery's own pools, and the asyncio one.
+"""What each pool owes Celery's users, tested on real worker processes: Celery's own pools and the asyncio one.
 
-A test runs for the pools that can do it. Three workers serve all tests.
+A test runs for the pools that support its subject. Three workers serve all tests.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def test_hooks_and_signals_come_in_celerys_order(place: PoolUnderTest, how: str)
     if how == "retry":
         place.await_notes(f"{sent.id}-1", *HOOKS["succeed"].replace("_success succeed", "_success retry").split("/"))
     place.await_all_acknowledged()
-    if how != "retry":  # Celery sends the next attempt before it stores that of this one
+    if how != "retry":  # Celery sends the next attempt before it stores the state of this one
         state = {"succeed": "SUCCESS", "ignore": "STARTED"}.get(how, "FAILURE")
         eventually(lambda: sent.state == state, "the state is stored")
 
@@ -207,7 +207,7 @@ def test_a_revoked_task_is_ended(place: PoolUnderTest, task: str) -> None:
         place.await_notes(name, "start", "cancelled" if task == "until_open" else "left")
 
 
-# -- watching --------------------------------------------------------------------------------------------------------
+# -- monitoring ------------------------------------------------------------------------------------------------------
 
 
 @of(*ALL)
@@ -254,7 +254,7 @@ def test_task_events_report_the_outcome_of_each_task(place: PoolUnderTest) -> No
         done = threading.Event()
         listener = threading.Thread(target=listen)
         listener.start()
-        # Not each event may come before the receiver listens: the first task only shows that it does.
+        # Early events may be lost before the receiver listens: the first task only shows that it does.
         eventually(lambda: place.send("add", 0, 0).get(timeout=20) == 0 and heard, "events are heard")
         good, bad = place.send("add", 1, 2), place.send("fail", "x")
 

@@ -1,6 +1,6 @@
-"""How a worker of each pool ends: warm, soft, cold, and killed.
+"""How a worker of each pool shuts down: warm, soft, cold, and killed.
 
-A test runs for the pools that can do it, with workers of its own.
+A test runs for the pools that support its subject, with its own workers.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from support.processes.transport import Server, Worker
 def alone(
     request: pytest.FixtureRequest, server: Server, tmp_path: Path
 ) -> Iterator[tuple[PoolUnderTest, Callable[[str], Worker]]]:
-    """A place without a worker, and how to start one there."""
+    """Yield a place without a worker, and a function that starts one there."""
     settings = {"worker_soft_shutdown_timeout": 1.0}
     made = PoolUnderTest(request.param, tmp_path, server, 10 + ALL.index(request.param), settings)
-    made.ask("FLUSHDB")  # of this module's own server
+    made.ask("FLUSHDB")  # this module has its own server
     workers = []
 
     def start(name: str) -> Worker:
@@ -44,7 +44,7 @@ def test_sigterm_lets_what_runs_end(alone: tuple[PoolUnderTest, Callable[[str], 
     sent = [place.send("until_open", "one"), place.send("until_open", "two")]
     place.await_notes("one", "start")
     place.await_notes("two", "start")
-    # Celery's prefork pool discards the result of a task that it had not seen begin: it would run again.
+    # Celery's prefork pool discards the result of a task whose start it has not seen: the task would run again.
     eventually(lambda: place.begun() == 2, "the worker itself knows that they run")
 
     worker.process.terminate()

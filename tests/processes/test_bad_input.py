@@ -1,4 +1,4 @@
-"""Mistakes show where the user stands, say what to fix, and cost no run: neither this one nor another."""
+"""Mistakes are reported where the user is, say what to fix, and affect no run, neither this one nor another."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def deployment(deploy_for_module: Deploy) -> Deployment:
 
 @pytest.fixture(autouse=True)
 def nothing_is_lost(deployment: Deployment) -> Any:
-    """After each mistake the worker goes on, and no run is left in the air."""
+    """After each mistake the worker still works, and no run is left running."""
     yield
     assert deployment.start(flows.Chain, n=2).result(40) == 4
     eventually(lambda: deployment.store.runs(status="running") == [], "no run is left")

@@ -1,4 +1,4 @@
-"""Code that changes while a run goes on: what the new code cannot do waits for code that can; it is not lost."""
+"""Code that changes during a run: work that the new code cannot do waits for code that can, and is not lost."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Village:
         self.deployment, self.folder = deployment, folder
 
     def version(self, name: str, old: str = "", new: str = "") -> str:
-        """Write a version; returns the worker's target."""
+        """Write a version; return the worker's target."""
         path = self.folder / name / "parcels.py"
         path.parent.mkdir()
         text = CODE.replace(old, new).replace('["old"', f'["{name}"') if old else CODE
@@ -148,7 +148,7 @@ class Sending(Workflow):
 
 
 def rewritten(village: Village, name: str, *changes: tuple[str, str]) -> str:
-    """A version of `FAN_OUT`."""
+    """Return a version of `FAN_OUT`."""
     text = FAN_OUT
     for old, new in changes:
         assert old in text
@@ -182,7 +182,7 @@ def test_a_run_under_other_code_with_a_renamed_event_waits_for_its_own_code_and_
     deployment.worker("old", old, pool="solo", queues="umbel,later").wait_ready()
     assert handler.result(40) == result
     assert {each.outcome for each in deployment.executions(handler.run_id)} == {"done"}
-    assert parked <= 20  # each piece of work at most once: this worker does not try it again by itself
+    assert parked <= 20  # each work item at most once: this worker does not retry it by itself
 
 
 ASKING = """
@@ -239,7 +239,7 @@ def test_an_event_that_only_the_new_code_routes_waits_for_the_code_its_run_start
     handler = deployment.start(village.load(old).Weighing)
     eventually(lambda: "parked" in deployment.journal_kinds(handler.run_id), "the work is parked")
     after = deployment.start(village.load(new).Weighing)
-    assert after.result(40) == 190  # meanwhile that worker has looked for parked work it can do
+    assert after.result(40) == 190  # meanwhile that worker has looked for parked work that it can execute
     assert deployment.journal_kinds(handler.run_id).count("parked") == 1
     deployment.worker("old", old, pool="solo", queues="umbel,later").wait_ready()
     assert handler.result(40) == 190

@@ -1,4 +1,4 @@
-"""What tests of a single embedded Redis say of running workflows holds on a Redis Cluster and behind Sentinel too."""
+"""The tests of running workflows that use a single embedded Redis also pass on a Redis Cluster and behind Sentinel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.processes.clusters import ClusterUnderTest
 from support.processes.sentinels import Watched
 from umbel.workers.embedded.supervisor import Supervisor
 
-#: Files, and tests of files whose others are long or have little to do with Redis.
+#: Files, and single tests of files whose other tests are slow or have little to do with Redis.
 CHOSEN = {
     "running/test_running.py": (),
     "joins/test_fan_out.py": (),
@@ -66,7 +66,7 @@ CHOSEN = {
 
 @pytest.fixture(params=["cluster", "sentinel"])
 def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
-    """Options of pytest that lead there."""
+    """Yield pytest options that select the server."""
     with Supervisor() as supervisor:
         if request.param == "cluster":
             cluster = ClusterUnderTest(tmp_path, supervisor, replicated=True)
@@ -79,7 +79,7 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]
 
 
 def test_runs_do_there_what_they_do_on_a_single_redis(there: list[str]) -> None:
-    """In a process of its own, since a worker within a process is its only one, and others have theirs here."""
+    """Run in a separate process: an in-process worker must be the only one in its process, and other tests have one."""
     tests = [f"tests/{file}{f'::{name}' if name else ''}" for file, names in CHOSEN.items() for name in names or ("",)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--timeout", "40", *there, *tests],

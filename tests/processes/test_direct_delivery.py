@@ -1,4 +1,4 @@
-"""A dispatch that is delivered past Celery's consumer is seen, managed and given back like any other message."""
+"""A dispatch that is delivered without Celery's consumer is seen, managed and returned like any other message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.processes.direct_delivery import (
 from support.processes.driving import Deploy
 from umbel.workers.doctor.examine import examine
 
-# -- what is seen -----------------------------------------------------------------------------------------------------
+# -- monitoring -------------------------------------------------------------------------------------------------------
 
 
 @WAYS
@@ -125,7 +125,7 @@ def test_a_failure_is_logged_by_celery_as_well(deploy: Deploy, way: str) -> None
     eventually(lambda: "raised expected: Broken(" in worker.log(), "Celery's line is there")
 
 
-# -- what is managed --------------------------------------------------------------------------------------------------
+# -- management -------------------------------------------------------------------------------------------------------
 
 
 @WAYS
@@ -139,7 +139,7 @@ def test_a_running_step_is_terminated_and_a_waiting_one_revoked(deploy: Deploy, 
         assert "terminate" in str(answer)
         eventually(lambda: {each["args"][0] for each in asked(app, "active")} == {other.run_id}, "only one runs")
         assert task_id in asked(app, "revoked")
-        assert deployment.start(flows.Passes).result(40) == way  # its slot is free, and others are not affected
+        assert deployment.start(flows.Passes).result(40) == way  # its slot is free, and other runs are not affected
     assert deployment.effects("looked", running.run_id) == []
     assert worker.process.poll() is None
 
@@ -217,7 +217,7 @@ def test_a_queue_whose_consumer_is_cancelled_is_left_alone(deploy: Deploy, way: 
         eventually(lambda: asked(app, "active_queues") == [], "it consumes nothing")
         eventually(lambda: announced(deployment).paused == (deployment.settings.queue,), "it says so")
         handlers = [deployment.start(flows.Passes) for _ in range(5)]
-        # What the poll that was under way has taken is put back.
+        # Messages taken by the poll in progress are put back.
         eventually(lambda: queued(deployment) == 5, "all of them stay in the queue")
         app.control.add_consumer(deployment.settings.queue, **about)
         eventually(lambda: queued(deployment) == 0, "it consumes again")

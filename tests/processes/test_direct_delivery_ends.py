@@ -1,4 +1,4 @@
-"""What direct delivery gives back: at a shutdown, after a kill, when the broker is lost."""
+"""What direct delivery returns: at a shutdown, after a kill, when the broker is lost."""
 
 from __future__ import annotations
 

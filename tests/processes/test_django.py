@@ -1,4 +1,4 @@
-"""The recipe for Django, as the documentation has it: a project of those files, Celery's own worker, `manage.py`."""
+"""The Django recipe of the documentation: a project with those files, Celery's own worker, `manage.py`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.envi
 CELERY_BROKER_URL = os.environ["BROKER"]
 """
 
-#: What a view does.
+#: The code of a view.
 VIEW = """
 from shop.flows import Order
 

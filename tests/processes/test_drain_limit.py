@@ -1,4 +1,4 @@
-"""SIGTERM ends a worker in time, whatever its steps do, and also in its first moments as process 1 of a container."""
+"""SIGTERM ends a worker in time, whatever its steps do, and also during startup as process 1 of a container."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_a_prefork_worker_in_a_cold_shutdown_leaves_its_steps_to_others_and_fail
     held = deployment.start(flows.Held)
     deployment.await_effects("begun", run_id=held.run_id)
 
-    leaving.process.send_signal(signal.SIGQUIT)  # the soft shutdown, whose end is a cold one
+    leaving.process.send_signal(signal.SIGQUIT)  # the soft shutdown, which ends as a cold one
     leaving.process.wait(40)
     deployment.worker("staying", pool="solo").wait_ready()
     deployment.open_gate(held.run_id)
@@ -76,7 +76,7 @@ def test_a_prefork_worker_in_a_cold_shutdown_leaves_its_steps_to_others_and_fail
 
 
 def test_what_an_asyncio_worker_hands_back_in_a_cold_shutdown_is_dispatched_at_once(deploy: Deploy) -> None:
-    deployment = deploy(**LONG_LEASES, drain_seconds=0.5)  # neither lease nor ring would bring it back in time
+    deployment = deploy(**LONG_LEASES, drain_seconds=0.5)  # lease expiry and redispatch would be too late
     leaving = deployment.worker("leaving", pool="asyncio").wait_ready()
     held = [deployment.start(flows.HeldOnLoop) for _ in range(2)]
     for handler in held:

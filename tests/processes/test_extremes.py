@@ -1,4 +1,4 @@
-"""Extreme values: refused where they are sent, by name, or carried as they are; no other run notices."""
+"""Extreme values are refused by name where they are sent, or arrive unchanged; no other run is affected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.flows import extreme as flows
 from support.processes.driving import LONG_LEASES, Deploy, Deployment
 from umbel import PayloadTooLarge, UnserializableValue, WorkflowHandler
 
-#: Doors of a step behind which the value can be seen.
+#: Ways out of a step that show the value afterwards.
 DOORS = ("returned", "sent", "stored", "result")
 
 
@@ -23,7 +23,7 @@ def deployment(deploy_for_module: Deploy) -> Deployment:
 
 
 def started(deployment: Deployment, names: Iterable[str], *doors: str) -> list[tuple[str, str, WorkflowHandler]]:
-    """A run per value and door."""
+    """Start a run for each value and way."""
     return [
         *((name, door, deployment.start(flows.Doors, name=name, door=door)) for name in names for door in doors),
         *((name, "fanned out", deployment.start(flows.FansOut, name=name)) for name in names),

@@ -1,4 +1,4 @@
-"""The programs of the guides on two servers and two workers, of which one of each is killed while runs go on."""
+"""The programs of the guides on two servers and two workers, of which one each is killed during the runs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from support.eventually import eventually
 from support.processes.driving import Deploy, Deployment
 from umbel.workers.embedded.configuration import free_port
 
-#: Module -> the guide whose program it is, the workflow, its start event and result; None is looked at below.
+#: Module -> the guide with its program, the workflow, its start event and result; None is checked separately.
 PROGRAMS: dict[str, tuple[str, str, dict[str, Any], Any]] = {
     "chat": ("sessions", "Chat", {"text": "Tea"}, None),
     "offers": ("child-workflows", "Offer", {"wanted": ["pen", "ink"]}, 16),
     "reports": ("child-workflows", "Report", {"texts": ["Ink is wet. It dries.", "Paper."]}, ["Ink is wet", "Paper"]),
     "races": ("cancelling-steps", "Fastest", {}, "memory"),
 }
-#: So many runs of each.
+#: The number of runs of each.
 RUNS = 4
 
 
@@ -50,11 +50,11 @@ class Guides:
         self.names = {name.rpartition(".")[2].lower(): name for name in self.get(1, "/workflows")["workflows"]}
 
     def get(self, server: int, path: str) -> Any:
-        """What a server answers."""
+        """Return a server's response."""
         return self.clients[server].get(path, timeout=30).json()
 
     def start(self, server: int, module: str, number: int) -> str:
-        """Start a run, or find out which one it was; returns its address."""
+        """Start a run, or find the one that an earlier call started; return its path."""
         _, workflow, event, _ = PROGRAMS[module]
         body: dict[str, Any] = {"start_event": event}
         if module == "chat":
@@ -64,7 +64,7 @@ class Guides:
         return f"/sessions/ada/runs/{data['run_id']}" if module == "chat" else f"/handlers/{data['run_id']}"
 
     def result(self, address: str) -> Any:
-        """What a run came to, from the second server."""
+        """Wait until a run has ended, and return its result, from the second server."""
 
         def ended() -> Any:
             data = self.get(1, address)
@@ -104,4 +104,4 @@ def test_every_run_has_its_result_when_a_worker_and_a_server_are_killed(guides: 
     answers = [re.fullmatch(r"Tea (\d)\? That is question (\d+)\.", results["chat", n]) for n in range(RUNS)]
     assert [int(answer[1]) for answer in answers if answer] == [*range(RUNS)]
     places = [int(answer[2]) for answer in answers if answer]
-    assert places == sorted(set(places))  # an attempt that was killed may have noted its question before
+    assert places == sorted(set(places))  # a killed attempt may have recorded its question before

@@ -1,4 +1,4 @@
-"""umbel inside a Celery app that was there before, served by the stock `celery worker`."""
+"""umbel inside an existing Celery app, served by the stock `celery worker`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def deployment(deploy_for_module: Deploy) -> Deployment:
 
 @pytest.fixture(scope="module")
 def existing(deployment: Deployment) -> Iterator[ModuleType]:
-    """The same module as the worker's, loaded here as a client loads it."""
+    """The worker's module, loaded here as a client loads it."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("UMBEL_REDIS_URL", "UMBEL_KEY_PREFIX"):
             patch.setenv(name, deployment.environment[name])
@@ -174,7 +174,7 @@ def test_a_message_of_another_deployment_on_the_same_queue_is_named_in_the_log(d
     deployment = deploy()
     worker = deployment.worker("one", pool="solo").wait_ready()
     elsewhere = deployment.settings.model_copy(update={"key_prefix": f"{deployment.settings.key_prefix}:other"})
-    other = Runtime(elsewhere, app=deployment.runtime.app)  # the same broker and queue, runs of its own
+    other = Runtime(elsewhere, app=deployment.runtime.app)  # the same broker and queue, but its own runs
     try:
         run = flows.Chain(runtime=other, timeout=None).start(n=1)
         eventually(

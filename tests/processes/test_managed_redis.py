@@ -1,4 +1,4 @@
-"""Redis as others run it: certificates on both sides, sockets, IPv6, any password, idle connections that are cut."""
+"""Redis as providers run it: mutual TLS, sockets, IPv6, any password, idle connections that are cut."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
 from umbel.workers.transport.quarantine import quarantined_of, set_aside
 
-#: What a generated password may consist of, and more.
+#: All characters that a generated password may contain, and more.
 PASSWORD = "p@ss:w/o?r#d%41&=+;'\"é "
 
 Serve = Callable[..., None]
@@ -34,7 +34,7 @@ Serve = Callable[..., None]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts a server with these settings and waits until the URL leads to it."""
+    """Start a server with these settings and wait until the URL reaches it."""
     started: list[subprocess.Popen[bytes]] = []
     with Supervisor() as supervisor, open(tmp_path / "log", "w") as log:
 
@@ -63,7 +63,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def runs(deploy: Deploy, url: str, pool: str = "asyncio") -> None:
-    """A worker and a client there, and a run with the events it publishes."""
+    """Start a worker and a client there, and execute a run with published events."""
     deployment = deploy(url, **QUICK)
     worker = deployment.worker("one", pool=pool).wait_ready()
     handler = deployment.start(flows.Chain, n=7, seconds=0.0)
@@ -98,7 +98,7 @@ def test_a_cluster_whose_nodes_speak_tls_and_announce_a_name(
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl command to make certificates")
     authority(tmp_path)
-    certificate(tmp_path, "server", "DNS:localhost,IP:127.0.0.1")  # redis-py's client, beside, resolves localhost
+    certificate(tmp_path, "server", "DNS:localhost,IP:127.0.0.1")  # redis-py's other client resolves localhost
     with Supervisor() as supervisor, ExitStack() as fronts:
         cluster = ClusterUnderTest(tmp_path, supervisor)
         fronts.callback(cluster.close)
@@ -186,14 +186,14 @@ def test_idle_connections_that_are_cut_interrupt_nothing(serve: Serve, deploy: D
 
 
 def authority(folder: Path) -> None:
-    # Python 3.13 and newer ask for the extensions that RFC 5280 prescribes, as here and below.
+    # Python 3.13 and newer require the extensions that RFC 5280 prescribes, here and below.
     words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=authority -addext keyUsage=critical,keyCertSign"
     files = ["-keyout", str(folder / "ca.key"), "-out", str(folder / "ca.pem")]
     subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
 
 
 def certificate(folder: Path, name: str, names: str = "DNS:localhost") -> None:
-    """Signed by the authority, for these names."""
+    """Create a certificate for these names, signed by the authority."""
     key, request, made = (str(folder / f"{name}.{kind}") for kind in ("key", "csr", "pem"))
     words = [
         "req",

@@ -1,4 +1,4 @@
-"""Work that no worker has the code for waits; it is not failed, and it is not lost."""
+"""Work for which no worker has the code waits; it does not fail, and it is not lost."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Namesake(Workflow):
 def test_work_of_a_client_that_knows_other_workflows_of_one_name_than_the_worker_is_executed(
     deploy: Deploy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: str
 ) -> None:
-    """Celery tasks are called by the last part of a workflow's name unless a process knows two of that."""
+    """Celery tasks have the last part of a workflow's name, unless a process knows two workflows with that part."""
     deployment = deploy()
     for step in ("first", "second"):
         (tmp_path / f"namesakes_{step}.py").write_text(NAMESAKE.format(step=step))

@@ -1,4 +1,4 @@
-"""Queues that are paused for the whole deployment: by command, in workers that run and in those that start later."""
+"""Queues that are paused for the whole deployment by command, in running workers and in those that start later."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def runtime(cli: Cli) -> Iterator[umbel.Runtime]:
 
 
 def queues(runtime: umbel.Runtime) -> list[tuple[list[str], list[str]]]:
-    """Of each live worker, what it takes messages from and what not."""
+    """Return, for each live worker, the queues it consumes and those it has paused."""
     workers = runtime.portal.call(seen_workers(runtime.store))
     return [(sorted(worker.queues), sorted(worker.paused)) for worker in workers if worker.is_live]
 

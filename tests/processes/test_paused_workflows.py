@@ -66,7 +66,7 @@ def test_what_a_late_worker_still_holds_is_dispatched_too(deploy: Deploy) -> Non
     deployment.worker("late", pool="asyncio")
 
     assert handler.result(40) == 4
-    assert runtime.portal.call(pauses(runtime.store)).resumed  # others may hold more
+    assert runtime.portal.call(pauses(runtime.store)).resumed  # other workers may hold more
 
 
 def test_a_damaged_run_does_not_hold_up_the_others(deploy: Deploy) -> None:

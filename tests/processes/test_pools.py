@@ -1,4 +1,4 @@
-"""Umbel's pool and each of Celery's own carry workflows: one worker process per pool, the same steps."""
+"""umbel's pool and each of Celery's own run workflows: one worker process per pool, the same steps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_events_are_read_while_the_step_that_wrote_them_is_still_at_work(deploym
     for event in handler.events(timeout=40):
         if isinstance(event, flows.Told):
             heard.append(event.text)
-            deployment.open_gate(f"{handler.run_id}-{len(heard)}")  # only what was heard lets the step go on
+            deployment.open_gate(f"{handler.run_id}-{len(heard)}")  # the step continues only after that
         else:
             assert type(event) is StopEvent
     assert heard == ["from the loop", "from a plain step"]
@@ -85,7 +85,7 @@ def test_cancelling_stops_an_async_step_in_the_worker_at_once(deployment: Deploy
     handler = deployment.start(flows.Endless)
     deployment.await_effects("waiting", run_id=handler.run_id)
     assert handler.cancel()
-    cancelled = deployment.await_effects("cancelled", run_id=handler.run_id)  # the next heartbeat comes in 50 s
+    cancelled = deployment.await_effects("cancelled", run_id=handler.run_id)  # the next heartbeat is 50 s away
     assert [each["attempt"] for each in cancelled] == [1]
     with pytest.raises(WorkflowCancelledByUser, match=handler.run_id):
         handler.result(40)

@@ -1,4 +1,4 @@
-"""`@step(queue=…, priority=…)`: where a step runs, and which of two waiting steps comes first."""
+"""`@step(queue=…, priority=…)`: where a step runs, and which of two waiting steps runs first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_step_with_a_queue_runs_only_on_the_worker_that_consumes_it(deploy: De
     deployment.worker("cpu", pool="threads", queues="umbel").wait_ready()
     handlers = [deployment.start(flows.OnGpu) for _ in range(3)]
     for handler in handlers:
-        with pytest.raises(TimeoutError):  # the rest of the workflow is done, and nobody takes the queue
+        with pytest.raises(TimeoutError):  # the rest of the workflow is done, and no worker consumes the queue
             handler.result(0.5)
     deployment.worker("gpu", pool="threads", queues="gpu").wait_ready()
     assert [handler.result(40) for handler in handlers] == [10] * 3
@@ -30,7 +30,7 @@ def test_of_the_waiting_steps_those_with_the_better_priority_come_first(deploy: 
     held = deployment.start(flows.HeldOnLoop)
     deployment.await_effects("begun", run_id=held.run_id)
     patient = [deployment.start(flows.Patient) for _ in range(5)]
-    urgent = [deployment.start(flows.Urgent) for _ in range(5)]  # on a Redis broker 0 comes first, as in Celery
+    urgent = [deployment.start(flows.Urgent) for _ in range(5)]  # on a Redis broker, 0 comes first, as in Celery
     deployment.open_gate(held.run_id)
     for handler in [held, *patient, *urgent]:
         handler.result(40)

@@ -1,4 +1,4 @@
-"""RabbitMQ as the broker, Redis as the state: the same promises."""
+"""RabbitMQ as the broker and Redis for the state: the same guarantees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that end after so many steps, or once they have grown large, and what then becomes of their work."""
+"""Workers that exit after a number of steps, or once they use too much memory, and what happens to their work."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def runtime(cli: Cli) -> Iterator[umbel.Runtime]:
 
 
 class Leaky(umbel.Workflow):
-    """As the worker has it."""
+    """The same workflow as the worker's."""
 
     @umbel.step
     def leak(self, ev: umbel.StartEvent) -> umbel.StopEvent:
@@ -51,7 +51,7 @@ class Leaky(umbel.Workflow):
 
 
 def pids(runtime: umbel.Runtime, count: int, megabytes: int = 0) -> list[int]:
-    """The processes in which so many steps are executed, one after the other."""
+    """Return the processes that execute `count` steps, one after the other."""
     flow = Leaky(runtime=runtime, workflow_name="leaky.Leaky")
     return [flow.run(megabytes=megabytes).result(40) for _ in range(count)]
 

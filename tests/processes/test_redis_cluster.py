@@ -1,4 +1,4 @@
-"""Redis Cluster: three primaries with a replica each keep the runs, a plain Redis is the broker."""
+"""Redis Cluster: three primaries with a replica each hold the runs; a plain Redis is the broker."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_events_are_heard_live_and_answers_arrive(served: Deployment) -> None:
     for event in live.events(timeout=40):
         if isinstance(event, everyday.Told):
             heard.append(event.text)
-            served.open_gate(f"{live.run_id}-{len(heard)}")  # only what was heard lets the step go on
+            served.open_gate(f"{live.run_id}-{len(heard)}")  # the step continues only after its event was received
     assert heard == ["from the loop", "from a plain step"]
 
     asked = served.start(waiting.Ask, n=3)
@@ -150,7 +150,7 @@ def test_runs_go_on_when_the_slot_of_their_shard_moves(
         cluster.move(slot, source, target, between=end_it)
 
     assert held.result(40) == 1
-    assert waits.result(40) == 25  # the script that ended the run before has begun it
+    assert waits.result(40) == 25  # the script that ended the previous run has admitted it
     assert [handler.result(40) for handler in beside] == [n * n for n in range(8)]
     assert len(served.effects("begun", held.run_id)) == 1
 
@@ -161,7 +161,7 @@ def test_runs_go_on_at_the_replica_when_a_primary_is_killed(cluster: ClusterUnde
     slot = slot_of(served.store.locate(held.run_id)["run"])
     before = [served.start(everyday.Chain, n=n, seconds=0.2) for n in range(10)]
     for port in cluster.primaries:
-        assert cluster.await_replicas(port) == 1  # what was started is on both
+        assert cluster.await_replicas(port) == 1  # wait until both have the started runs
     killed = cluster.owner_of(slot)
 
     cluster.kill(killed)
@@ -177,7 +177,7 @@ def test_runs_go_on_at_the_replica_when_a_primary_is_killed(cluster: ClusterUnde
 def test_the_shards_of_other_primaries_go_on_while_one_is_away_with_its_replica(
     cluster: ClusterUnderTest, served: Deployment
 ) -> None:
-    """For longer than a lease lasts: what a worker holds elsewhere stays its own."""
+    """The node is away for longer than a lease: a worker keeps what it holds elsewhere."""
     store, away = served.store, cluster.owner_of(slot_of(served.store.keys.tag(1)))
 
     def run_id(*, is_away: bool) -> str:

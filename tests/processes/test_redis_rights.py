@@ -1,4 +1,4 @@
-"""Redis users with few rights: the fewest that are documented do; with less, one sentence says what to grant."""
+"""Redis users with few rights: the documented minimum is enough; with less, one sentence says what to grant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GiveRights = Callable[[str], str]
 
 @pytest.fixture
 def user_with(durable_redis_url: str) -> Iterator[GiveRights]:
-    """Makes a Redis user with these rights; its URL. Prefixes of deployments begin with `p` here."""
+    """Create a Redis user with these rights; return its URL. Key prefixes here begin with `p`."""
     operator, made = connect(durable_redis_url), []
 
     def user_with(rights: str) -> str:

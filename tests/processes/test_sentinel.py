@@ -1,4 +1,4 @@
-"""Redis Sentinel: real sentinels, a primary that is killed, and runs that go on at the other server."""
+"""Redis Sentinel: real sentinels, a primary that is killed, and runs that continue on the other server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_runs_go_on_at_the_other_server_when_the_primary_and_a_sentinel_are_kill
     held = deployment.start(flows.Held)
     deployment.await_effects("begun", run_id=held.run_id)
     with connect(watched.url) as client:
-        assert client.execute_command("WAIT", 1, 10_000) == 1  # what was started is on both
+        assert client.execute_command("WAIT", 1, 10_000) == 1  # wait until both have the started runs
 
     first, other = watched.ports
     watched.kill(watched.sentinel_ports[0])

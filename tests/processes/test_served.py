@@ -1,4 +1,4 @@
-"""Servers as processes over one Redis, any of which may be killed: the published client notices nothing but a cut."""
+"""Server processes on one Redis, any of which may be killed: the published client notices only a cut connection."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def client_of(http: httpx.AsyncClient) -> WorkflowClient:
 
 
 def calling(address: str, timeout: float = 30) -> httpx.AsyncClient:
-    """Calls over a connection each, so that a balancer chooses anew every time."""
+    """Return a client with a connection per request, so that a balancer chooses again each time."""
     limits = httpx.Limits(max_keepalive_connections=0)
     return httpx.AsyncClient(base_url=address, timeout=timeout, limits=limits, verify=False)
 
 
 @pytest.fixture(scope="module")
 def deployment(deploy_for_module: Deploy) -> Deployment:
-    """One asyncio worker that can execute all of it."""
+    """One asyncio worker that can execute all these workflows."""
     made = deploy_for_module()
     made.worker("w", "support.flows.served", pool="asyncio", concurrency=10).wait_ready()
     return made
@@ -62,7 +62,7 @@ async def test_a_client_that_follows_a_run_loses_nothing_when_its_server_is_kill
         assert [n for _, n in seen] == list(range(40))
         assert len({number for number, _ in seen}) == 40
         assert balancer.used[-1] is second
-        # Everything that was known to the one is known to the other.
+        # Everything that one server knows, the other one knows too.
         done = await client.get_handler("followed")
         assert (done.status, done.result and done.result.value) == ("completed", {"result": 40})
         assert [effect["what"] for effect in deployment.effects("tick", handler.run_id)] == ["tick"]
@@ -176,14 +176,14 @@ def test_a_run_cannot_be_called_as_a_handler_is(deployment: Deployment) -> None:
 
 
 class Raw:
-    """A connection that reads a run's events on demand, with small buffers in the kernel."""
+    """A connection that reads a run's events on demand, with small kernel buffers."""
 
     def __init__(self, port: int, handler_id: str, after: int = -1) -> None:
         self._port, self._handler_id = port, handler_id
         self.last = after
 
     async def open(self) -> None:
-        """Ask, and take the head of the answer."""
+        """Send the request, and read the response headers."""
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.setblocking(False)
@@ -195,7 +195,7 @@ class Raw:
         self._out.transport.pause_reading()  # type: ignore[attr-defined]
 
     async def read(self) -> list[int]:
-        """Take all there is: the numbers of the ticks."""
+        """Read everything available; return the numbers of the ticks."""
         self._out.transport.resume_reading()  # type: ignore[attr-defined]
         found = []
         number = -1
@@ -211,12 +211,12 @@ class Raw:
         return found
 
     def close(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self._out.transport.abort()
 
 
 async def test_readers_that_take_nothing_cost_little_harm_nobody_and_may_continue(deployment: Deployment) -> None:
-    """Together they would have to be sent 96 MB."""
+    """Together, the readers would have to be sent 96 MB."""
     replica = Replica(deployment, "f1")
     many, size, readers = 120, 20_000, 40
     async with calling(replica.address) as http:
@@ -273,7 +273,7 @@ async def test_what_a_step_publishes_is_read_while_it_still_runs(deployment: Dep
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of one process."""
+    """Return the resident memory of one process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

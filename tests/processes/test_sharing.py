@@ -1,4 +1,4 @@
-"""Two worker processes on one Redis share the work: of many runs, and of one single run."""
+"""Two worker processes on one Redis share the work of many runs, and of a single run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from support.flows import everyday as flows
 from support.processes.driving import LONG_LEASES, Deploy, Deployment, assert_committed_once
 
-#: Seconds a step takes at least. The shares so depend on the number of slots, not on the speed of this machine.
+#: The minimum duration of a step, in seconds: the shares then depend on the number of slots, not on machine speed.
 STEP_SECONDS = 0.02
 
 
@@ -23,7 +23,7 @@ def deployment(deploy_for_module: Deploy) -> Deployment:
 
 
 def shares(deployment: Deployment, run_ids: Iterable[str], *steps: str) -> dict[str, float]:
-    """Each worker's part of the executions, as a fraction."""
+    """Return each worker's share of the executions, as a fraction."""
     counted: Counter[str] = Counter()
     for run_id in run_ids:
         found = deployment.executions(run_id)

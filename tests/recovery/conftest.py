@@ -1,4 +1,4 @@
-"""A run whose work a pass of the sweep looks after, and what it dispatches."""
+"""A run for tests of single sweep passes, and the dispatches of a pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis's clock is set back by hours: nothing waits until it has caught up, and nothing is dispatched twice for it."""
+"""Redis's clock is set back by hours: nothing waits until the clock catches up, and nothing is dispatched twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def now_of(store: Store) -> int:
 
 
 def set_clock_back(store: Store, milliseconds: int = HOURS) -> None:
-    """What was recorded so far was recorded by a clock that was ahead by this much, and swept until this moment."""
+    """Make all records, and the last sweep, look as if made by a clock that was ahead by this much."""
     client = store.client
     for shard in range(store.settings.shards):
         for name in TIMED:
@@ -51,7 +51,7 @@ def sweep(store: Store, dispatches: SentDispatches, backlog: int = 0) -> int:
 
 
 def due_in(run: DrivenRun, member: str) -> float:
-    """Seconds until a timer of the run."""
+    """Return the seconds until a timer of the run is due."""
     kind, _, rest = member.partition("|")
     return (run.store.client.zscore(run.keys["timers"], f"{kind}|{run.run_id}|{rest}") - now_of(run.store)) / 1000
 

@@ -1,4 +1,4 @@
-"""What a failed step leaves in its process: nothing."""
+"""A failed step leaves nothing in its process."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def test_a_failed_steps_error_and_locals_are_freed_without_a_garbage_collection(
     for handler in [deployment.start(kind) for kind in kinds for _ in range(5)]:
         with pytest.raises(Exception, match="failed"):
             handler.result(40)
-    # A thread that waits for its next task may still have the last one's.
+    # A thread that waits for its next task may still hold objects of its last one.
     eventually(lambda: deployment.start(flows.Alive).result(40) == [60, 0], "all of it is freed")

@@ -1,4 +1,4 @@
-"""SIGKILL, in mid-run, to whatever executes steps: every run ends as it would have, and nothing is recorded twice."""
+"""SIGKILL in mid-run to whatever executes steps: every run ends as it would have, and nothing is recorded twice."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from umbel import WorkerLost
 
 
 def holder(deployment: Deployment, run_id: str) -> tuple[WorkerUnderTest, int]:
-    """The worker that executes a held step, and the process of it that does."""
+    """Return the worker that executes a held step, and the pid of its process that does."""
     pid = deployment.await_effects("begun", run_id=run_id)[-1]["pid"]
     return next(each for each in deployment.workers if pid in descendants(each.pid) | {each.pid}), pid
 
 
-#: Everything that is quicker than a message, a fetch and a round trip for each step, switched off.
+#: Without the features that save messages, fetches and round trips per step.
 UNHURRIED = {"continuation_seconds": 0.0, "batched_fetch": False, "grouped_scripts": False}
 
 
@@ -80,7 +80,7 @@ def test_a_killed_worker_costs_no_run_anything_but_time(
 
 @pytest.fixture(scope="module")
 def patient(deploy_for_module: Deploy) -> Deployment:
-    """A deployment whose leases are so long that nothing here can be found by their end."""
+    """A deployment with leases so long that nothing here can be detected by their expiry."""
     made = deploy_for_module(**LONG_LEASES)
     made.worker("patient").wait_ready()
     return made
@@ -92,7 +92,7 @@ def test_the_work_of_a_killed_child_is_handed_back_at_once(patient: Deployment, 
     worker, child = holder(patient, struck.run_id)
     assert holder(patient, beside.run_id)[1] != child
     os.kill(child, signal.SIGKILL)
-    again = patient.await_effects("begun", 2, struck.run_id)  # long before the lease of 120 s ends
+    again = patient.await_effects("begun", 2, struck.run_id)  # long before the lease of 120 s expires
     assert [each["attempt"] for each in again] == [1, 2]
     for handler in (struck, beside):
         patient.open_gate(handler.run_id)
@@ -110,7 +110,7 @@ def test_a_step_that_kills_its_process_fails_as_worker_lost_and_harms_no_step_be
     chains = [patient.start(flows.Chain, n=n) for n in range(5)]
     with pytest.raises(WorkerLost, match=f"Step 'go' of run '{suicidal.run_id}' was executing when its process died"):
         suicidal.result(50)
-    # The first loss makes it a suspect and is charged to nobody.
+    # The first loss makes it a suspect and is not charged.
     charged = patient.settings.max_losses
     assert [each["attempt"] for each in patient.effects("dying", suicidal.run_id)] == list(range(1, charged + 2))
     assert [chain.result(40) for chain in chains] == [n * n for n in range(5)]

@@ -1,4 +1,4 @@
-"""What a heartbeat may take from its owner and what not; what it gives back is dispatched."""
+"""What a heartbeat may take from its owner and what not; work that it hands back is dispatched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10))
 
 
 class SlowStore(Store):
-    """Something happens after Redis has answered a heartbeat and before the lease holder reads the answer."""
+    """Calls `meanwhile` after Redis has answered a heartbeat and before the lease holder reads the reply."""
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
@@ -71,7 +71,7 @@ def test_a_claim_that_is_answered_while_a_heartbeat_is_under_way_is_not_taken_fo
         beaten.release()
 
     store.wrapped.meanwhile = meanwhile
-    owner.hold(held)  # its claim is on its way, and the first heartbeat overtakes it
+    owner.hold(held)  # its claim is in flight, and the first heartbeat overtakes it
     for _ in range(3):
         assert beaten.acquire(timeout=20)
 
@@ -96,5 +96,5 @@ def test_a_claim_whose_answer_never_came_is_given_back_and_dispatched(settings: 
     eventually(lambda: dispatcher.sent, "something was given back")
     owner.close()
 
-    # What it still has when it ends is given back too.
+    # When it closes, it hands back what it still holds, too.
     assert [each.work_id for each in dispatcher.sent] == [orphan.work_id, mine.work_id]

@@ -1,4 +1,4 @@
-"""A process is declared dead before its lease runs out only if this very kernel says that it is."""
+"""A process is declared dead before its lease expires only if the same kernel confirms it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JUDGES = "import sys; from umbel.tasks.owner.names import process_is_dead; print
 
 @contextmanager
 def owner_elsewhere(*within: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A living process, and its name as an owner."""
+    """Yield the owner name of a live process, and the process."""
     command = [*within, sys.executable, "-c", NAMES_ITSELF]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -62,7 +62,7 @@ def test_a_process_whose_pid_now_belongs_to_another_is_dead() -> None:
 
 
 def test_a_process_of_another_machine_with_the_same_host_name_is_not_declared_dead(tmp_path: Path) -> None:
-    """The inode of the first process namespace, and often the pid, are the same numbers on all machines."""
+    """The inode of the first pid namespace, and often the pid, are the same numbers on all machines."""
     (tmp_path / "boot_id").write_text("7c3f3a4e-0000-4000-8000-000000000000\n")
     other_boot = in_own_mounts((tmp_path / "boot_id", "/proc/sys/kernel/random/boot_id"))
     with owner_elsewhere(*other_boot) as (owner, process):
@@ -70,11 +70,11 @@ def test_a_process_of_another_machine_with_the_same_host_name_is_not_declared_de
         process.wait()
         assert owner.split("|")[1].startswith(f"{os.uname().nodename}.")
         assert not process_is_dead(owner)
-        assert judged_within(other_boot, owner) == "True"  # there it would be
+        assert judged_within(other_boot, owner) == "True"  # on that machine, it would be
 
 
 def test_a_process_that_proc_does_not_show_is_not_declared_dead(tmp_path: Path) -> None:
-    """As with `hidepid=2`, or `ProtectProc=invisible` of systemd."""
+    """As with `hidepid=2`, or systemd's `ProtectProc=invisible`."""
     with owner_elsewhere() as (owner, process):
         hidden = in_own_mounts((tmp_path, f"/proc/{process.pid}"))
         assert judged_within(hidden, owner) == "False"
@@ -114,7 +114,7 @@ def test_workers_that_hide_their_processes_from_each_other_leave_each_others_ste
     hidden = in_own_mounts((tmp_path, f"/proc/{first.pid}"))
     options = ["--name", "second", "--pool", "asyncio", "--concurrency", "2"]
     deployment.launch("second", "umbel.workers.cli", "worker", "support.flows.everyday", *options, within=hidden)
-    # A pass of its sweep looks for dead processes first, and then announces the worker.
+    # A sweep pass looks for dead processes first, and then announces the worker.
     eventually(lambda: any("second" in each.name for each in announced(deployment)), "the second worker sweeps")
     assert deployment.counter("losses") == 0
     first.kill_main()

@@ -1,4 +1,4 @@
-"""Steps that do what no step should: what follows is bounded and reported, and affects no other run."""
+"""Steps that do what no step should do: the consequences are limited and reported, and affect no other run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.processes.driving import Deploy, Deployment
 from umbel import WorkerLost, Workflow, WorkflowHandler
 from umbel.orchestration.model.errors import StepTimeoutError
 
-#: What a step may do that must end only its attempt, and what the run's failure says then.
+#: What a step may do that must end only its attempt -> the text of the run's failure.
 HARMLESS = {
     "exit": "sys.exit(3)|SystemExit(3)",
     "keyboard interrupt": "KeyboardInterrupt()",
@@ -87,7 +87,7 @@ def test_a_step_that_cancels_all_tasks_of_its_loop_or_stops_it_leaves_a_worker_t
 def test_a_process_that_a_step_has_forked_ends_where_it_leaves_the_step(
     deployment: Deployment, workflow: type[Workflow]
 ) -> None:
-    """It has the connections of its worker, and would go on as one."""
+    """It shares the connections of its worker, and would otherwise continue as a worker."""
     assert deployment.start(workflow).result(40) == 3
     assert deployment.start(process_flows.Chain, n=3).result(40) == 9
 

@@ -1,4 +1,4 @@
-"""How work recovers whose process died: quickly where it is innocent, bounded where it is not."""
+"""Recovery of work whose process died: quick for innocent work, limited for the work that caused it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Supervisor:
 
 
 def most_at_once(effects: Iterable[dict[str, Any]]) -> int:
-    """How many executions that came to an end were at work at the same time."""
+    """Return the maximum number of finished executions that ran at the same time."""
     ended = {each["run"]: each["attempt"] for each in effects if each["what"] == "ended"}
     mine = [each for each in effects if ended.get(each["run"]) == each["attempt"]]
     at_work = most = 0
@@ -51,7 +51,7 @@ def most_at_once(effects: Iterable[dict[str, Any]]) -> int:
 def test_the_work_of_a_killed_worker_recovers_together(deploy: Deploy, workflow: type[flows.LostOnce]) -> None:
     deployment = deploy()
     victim = deployment.worker("victim", FLOWS, pool="asyncio", concurrency=100).wait_ready()
-    lost = 60 if workflow is flows.LostOnce else 8  # as many threads there are for plain steps
+    lost = 60 if workflow is flows.LostOnce else 8  # as many as there are threads for plain steps
     handlers = [deployment.start(workflow, seconds=0.5) for _ in range(lost)]
     deployment.await_effects("begun", lost)
     victim.kill_group()
@@ -79,9 +79,9 @@ def test_a_poison_step_beside_a_thousand_innocents_kills_few_processes_and_fails
     eventually(all_are_done, "all but the poison are done", seconds=150)
     with pytest.raises(WorkerLost, match="was executing when its process died"):
         poison.result(10)
-    # Once unsuspected, once in each crowd, and as often alone as is charged.
+    # Once unsuspected, once per crowd, and alone as often as losses are charged.
     bound = 1 + (len(CROWDS) - 1) + deployment.settings.max_losses
     assert len(deployment.effects("dying")) <= bound
     assert supervisor.deaths <= bound
-    # A worker that dies between a step's last line and its commit leaves that step to be executed once more.
+    # If a worker dies between a step's last line and its commit, the step is executed again.
     assert all(handler.result(60) >= 1 for handler in innocents)

@@ -1,4 +1,4 @@
-"""Redis is killed in mid-run and started again on its append-only file: runs go on, in the same processes."""
+"""Redis is killed in mid-run and restarted on its append-only file: runs continue in the same processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.processes.driving import LONG_LEASES, Deploy, assert_committed_once
 from umbel.workers.embedded.redis_server import EmbeddedRedis
 from umbel.workers.embedded.supervisor import Supervisor
 
-#: As many as make the runs last a second.
+#: Few enough that the runs take a second.
 SLOTS = {"prefork": 2, "asyncio": 50}
 
 

@@ -1,4 +1,4 @@
-"""Dispatches that nobody has claimed: when they count as lost, and are sent again."""
+"""Unclaimed dispatches: when they count as lost and are redispatched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from umbel.orchestration.model.work_item import Work
 
 
 def claimed_until(run: DrivenRun, line: str, at: int) -> None:
-    """Pretend that the newest claim from a queue was of a dispatch of this instant."""
+    """Pretend that the newest claim from a queue was of a dispatch made at this instant."""
     run.store.client.hset(run.keys["watermark"], line, at)
 
 

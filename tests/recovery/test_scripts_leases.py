@@ -149,7 +149,7 @@ def test_fenced_owners_are_remembered_for_a_day(run: DrivenRun) -> None:
 
 
 def lose_again_and_again(run: DrivenRun, *rooms: Room) -> list[tuple[int, ...]]:
-    """Of one work item: each attempt with its losses, those charged, failures, and how much it is suspected."""
+    """Lose a work item repeatedly; return losses, charged losses, failures and suspicion of each attempt."""
     wanted = run.dispatches[0].work_id
     counts = []
     for n, room in enumerate(rooms):

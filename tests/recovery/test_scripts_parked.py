@@ -1,4 +1,4 @@
-"""Work that is set aside because its code is missing, and runs that are revived."""
+"""Work that is parked because its code is missing, and runs that are revived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many suspects are let in to be executed in one process."""
+"""How many suspects are admitted to one process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from umbel.tasks.owner.suspects import Permit, Suspects
 
 
 async def asking(suspects: Suspects, level: int = 1) -> asyncio.Task[Permit]:
-    """Ask for a permit, and let the asking reach its wait."""
+    """Ask for a permit, and run until the request waits."""
     task = asyncio.ensure_future(suspects.permit(level))
     await settled()
     return task
 
 
 async def settled() -> None:
-    """Let everything that can happen at once happen."""
+    """Let everything that is ready run."""
     for _ in range(3):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""A pass of the sweep: timers, leases, ended runs, and whose turn it is."""
+"""A pass of the sweep: timers, leases, ended runs, and which process sweeps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_pass_settles_timers_owners_and_ended_runs(run: DrivenRun, dispatches:
     assert ended.status == "timed_out"
     assert ended.ending is not None
     assert ended.ending.value()["active_steps"] == ["work"]
-    assert ended.ending.value()["timeout"] >= 0  # it has none among its options: how long it has lasted
+    assert ended.ending.value()["timeout"] >= 0  # its options have none, so this is how long it lasted
 
 
 def test_a_pass_gives_the_keys_of_ended_runs_their_lifetime(run: DrivenRun, dispatches: Sent, store: Store) -> None:

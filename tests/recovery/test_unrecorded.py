@@ -1,4 +1,4 @@
-"""Whatever goes wrong between a step's end and its commit ends: it is charged, or a failure that says what it was."""
+"""Errors between a step's end and its commit are limited: they are charged, or are a failure that names the cause."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_retry_delay_that_no_timer_can_hold_fails_the_step_and_says_so(d
 
 
 class Unreadable(Exception):
-    """An exception that can be asked for nothing."""
+    """An exception whose every method raises."""
 
     def __str__(self) -> str:
         raise SystemExit(3)
@@ -166,7 +166,7 @@ async def test_a_step_that_cancels_its_own_task_fails_once_and_the_next_run_goes
 async def test_an_outcome_that_cannot_be_recorded_is_charged_and_fails_its_run_after_the_charged_losses(
     deployment: Any,
 ) -> None:
-    """As with any defect of what follows a step; something that is no name of a key stands for it."""
+    """Stands for any defect in the code after a step: here, an object that is not a key name."""
     attempts: list[int] = []
 
     class Unrecordable(Workflow):

@@ -1,4 +1,4 @@
-"""A pool child never uses a connection that was made before the fork."""
+"""A pool child never uses a connection that was created before the fork."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def test_each_pool_child_makes_resources_of_its_own_once(deploy: Deploy) -> None
     for pid, made_in, numbers in used:
         assert pid != worker.process.pid
         assert made_in == [pid, pid]
-        assert sorted(numbers) == [3, 4]  # 1 and 2 are of the main process, and were made before the fork
+        assert sorted(numbers) == [3, 4]  # the main process created 1 and 2, before the fork

@@ -1,6 +1,6 @@
-"""Configs: a part of a JSON file as a model, and what validation says of configs and factories."""
+"""Configs: a part of a JSON file as a model, and validation of configs and factories."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Made:
-    """A value of its own."""
+    """A class without behavior."""
 
 
 def config_of(function: Any) -> StepConfig:
@@ -71,7 +71,7 @@ async def test_a_config_is_read_once(app_json: str) -> None:
 
 
 async def test_a_config_can_be_what_a_factory_needs(app_json: str) -> None:
-    file = app_json  # an annotation's name is looked up in the module first, where it is the fixture
+    file = app_json  # names in annotations are looked up in the module first, where this one is the fixture
 
     def make_llm(config: Annotated[Llm, ResourceConfig(file, "llm.fast")]) -> str:
         return f"llm {config.model}"
@@ -130,7 +130,7 @@ async def test_a_type_that_pydantic_does_not_know_is_named(app_json: str) -> Non
 
 
 def test_validation_reads_configs_and_lists_every_fault(app_json: str) -> None:
-    file = app_json  # an annotation's name is looked up in the module first, where it is the fixture
+    file = app_json  # names in annotations are looked up in the module first, where this one is the fixture
 
     def make_llm(config: Annotated[Llm, ResourceConfig(file, "llm.slow")]) -> str:
         return config.model
@@ -171,7 +171,7 @@ def test_configs_are_read_again_by_each_validation(app_json: str) -> None:
 
     with pytest.raises(WorkflowValidationError, match="does not exist"):
         flow.validate()
-    assert flow.ensure_valid() is False  # that was validated once
+    assert flow.ensure_valid() is False  # this instance was validated once already
     with pytest.raises(WorkflowValidationError, match="does not exist"):
         Flow().ensure_valid()
 
@@ -189,7 +189,7 @@ def never_either(needed: Annotated[Made, Resource(never)]) -> Made:
 
 
 class Checked(Workflow):
-    """One resource works, two do not."""
+    """One resource works, two fail."""
 
     @step
     async def go(

@@ -1,6 +1,6 @@
-"""Resources: what a factory may be and need, how often it is called, and what takes its place."""
+"""Resources: valid factories and their dependencies, how often a factory is called, and test doubles."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 
 class Made:
-    """A value of its own."""
+    """A class without behavior."""
 
 
 def counting(made: list[Made]) -> Callable[[], Made]:
-    """A factory that notes what it makes."""
+    """Return a factory that records what it creates."""
 
     def make() -> Made:
         made.append(Made())
@@ -44,7 +44,7 @@ def config_of(function: Any) -> StepConfig:
     return config
 
 
-# -- what a step's config tells ----------------------------------------------------------------------------------------
+# -- resources in a step's config --------------------------------------------------------------------------------------
 
 
 def test_a_steps_config_names_parameter_type_and_resource() -> None:
@@ -116,7 +116,7 @@ async def test_a_plain_factory_is_not_called_on_the_event_loop() -> None:
     assert await ResourceManager().get(Resource(make)) != threading.get_ident()
 
 
-# -- what factories need -----------------------------------------------------------------------------------------------
+# -- dependencies of factories -----------------------------------------------------------------------------------------
 
 
 class Settings(BaseModel):
@@ -209,7 +209,7 @@ def test_a_circle_is_found_by_validation() -> None:
         Flow().ensure_valid()
 
 
-# -- how often it is made ----------------------------------------------------------------------------------------------
+# -- how often a factory is called -------------------------------------------------------------------------------------
 
 
 async def test_a_value_is_made_once_and_kept() -> None:

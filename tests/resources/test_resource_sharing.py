@@ -1,4 +1,4 @@
-"""Which threads, event loops and forked children share a resource, and how waiting for one may end."""
+"""Which threads, event loops and forked children share a resource, and how waiting for one can end."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 
 class Made:
-    """A value of its own."""
+    """A class without behavior."""
 
 
 def counting(made: list[Made]) -> Callable[[], Made]:
-    """A factory that notes what it makes."""
+    """Return a factory that records what it creates."""
 
     def make() -> Made:
         made.append(Made())
@@ -40,7 +40,7 @@ def counting(made: list[Made]) -> Callable[[], Made]:
 
 
 class ObservedRunning(Running):
-    """An attempt that shows when its first call on the event loop has begun."""
+    """An attempt that signals when its first call on the event loop has begun."""
 
     def __init__(self) -> None:
         super().__init__(Held("run-1", "work-1", "claim-1"))
@@ -53,10 +53,10 @@ class ObservedRunning(Running):
 
 
 class Asking:
-    """A thread that executes a plain step: it makes resources as `call_step` does.
+    """A thread that executes a plain step: it creates resources as `call_step` does.
 
-    Once `running.has_begun` is set, the next thing that the loop does comes after the step has asked for its resources:
-    it makes them, or waits for another step that does.
+    Once `running.has_begun` is set, anything that the loop does next comes after the step has asked for its resources:
+    it creates them, or waits for another step that does.
     """
 
     def __init__(self, portal: Portal, timeout_seconds: float | None = None) -> None:
@@ -89,7 +89,7 @@ def threads() -> Any:
 
 
 def on_new_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop of its own, from inside a test that may have one."""
+    """Run a coroutine on a new loop, from inside a test that may already have one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()
 
@@ -153,7 +153,7 @@ def test_a_forked_child_makes_its_own(portal: Portal) -> None:
     manager = ResourceManager()
     manager.set("given", "by the parent")
     assert Asking(portal).ask(manager, Resource(os.getpid)) == [os.getpid()]
-    manager._processes[os.getpid()].lock.acquire()  # another thread of the parent may be just there
+    manager._processes[os.getpid()].lock.acquire()  # another thread of the parent may hold it at that moment
     ours, theirs = os.pipe()
 
     child = os.fork()
@@ -171,7 +171,7 @@ def test_a_forked_child_makes_its_own(portal: Portal) -> None:
     os.close(ours)
 
 
-# -- many ask at the same time -----------------------------------------------------------------------------------------
+# -- concurrent requests -----------------------------------------------------------------------------------------------
 
 
 async def test_coroutines_that_ask_at_the_same_time_share_one_value() -> None:
@@ -217,7 +217,7 @@ def test_threads_and_coroutines_that_ask_at_the_same_time_share_one_value(
 
 
 class Refused(Exception):
-    """What a database says that is down."""
+    """The error of a database that is down."""
 
 
 def test_a_failure_is_not_kept_and_meets_all_who_waited_for_it(portal: Portal, threads: ThreadPoolExecutor) -> None:

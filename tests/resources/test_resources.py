@@ -1,4 +1,4 @@
-"""Resources in steps that are executed: injected, kept over steps and runs, made anew, retried, replaced by doubles."""
+"""Resources in executed steps: injected, kept across steps and runs, recreated, retried, replaced by doubles."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Seen(Event):
 
 
 class Client:
-    """A value of its own, with the loop it was made on."""
+    """A client that records the loop on which it was created."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.loop = loop
 
 
 class Making:
-    """A plain and an async factory that note what they make."""
+    """A plain and an async factory that record what they create."""
 
     def __init__(self) -> None:
         self.made: list[Client] = []

@@ -1,4 +1,4 @@
-"""Failures and what comes of them: retry policies, delays, what an attempt knows, `@catch_error`."""
+"""Failures and their consequences: retry policies, delays, what an attempt knows, `@catch_error`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retry policies: the formulas of tenacity, repeatable randomness, and policy objects of any shape."""
+"""Retry policies: the formulas of tenacity, reproducible randomness, and policy objects of any shape."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ seeds = st.integers(0, 2**32 - 1)
 failures = st.integers(0, 40)
 
 
-# The numbers of this table, and of the two below it, are what tenacity 9.2 answers for attempts 1, 2, 3, … They are
-# written out so that a release of tenacity that answers otherwise is noticed.
+# The numbers in this table, and in the two below it, are the results of tenacity 9.2 for attempts 1, 2, 3, … They are
+# literal, so that a tenacity release with other results is noticed.
 @pytest.mark.parametrize(
     ("wait", "delays"),
     [

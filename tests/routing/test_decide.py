@@ -1,4 +1,4 @@
-"""Where an event goes: the table of routing. Pure; no Redis."""
+"""Where an event goes: the routing table. Pure; no Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every plan and every outcome: decisions are reproducible, complete, and lose nothing by staging."""
+"""Properties of every plan and outcome: decisions are reproducible and complete, and staging loses nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from umbel.orchestration.model.work_item import FannedOut, Origin, Outcome, Retu
 
 TYPES = ("A", "B", "C", "D", "E")
 
-#: The same examples in every run: a failure here is never a coincidence.
+#: The same examples in every run: a failure here is always reproducible.
 same_examples = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 
@@ -175,7 +175,7 @@ def test_an_event_is_kept_for_exactly_as_many_as_refer_to_it(
 
 
 def essence(command: Command) -> object:
-    """What a routed command does, without where it stands."""
+    """Return the effect of a routed command, without its place."""
     match command:
         case Deliver(work_id=work_id):
             return ("deliver", work_id, command.event_id, command.scope)

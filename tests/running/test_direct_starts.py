@@ -1,4 +1,4 @@
-"""Starts that the calling thread sends itself: over faults, forks, interruptions and with a broker elsewhere."""
+"""Starts that the calling thread sends itself: with faults, forks, interruptions and a separate broker."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def proxy(redis: EmbeddedRedis) -> Iterator[Proxy]:
 
 @pytest.fixture
 def client(redis: EmbeddedRedis) -> Iterator[Client]:
-    """A connection that does not go through the proxy."""
+    """A connection that bypasses the proxy."""
     client = connect(redis.url)
     yield client
     client.close()
@@ -54,7 +54,7 @@ def client(redis: EmbeddedRedis) -> Iterator[Client]:
 
 @pytest.fixture
 def runtime(proxy: Proxy) -> Iterator[Runtime]:
-    """Through the proxy, and without a worker."""
+    """A runtime behind the proxy, without a worker."""
     runtime = Runtime(Settings(redis_url=proxy.url, key_prefix=f"t{secrets.token_hex(6)}"))
     yield runtime
     proxy.heal()
@@ -75,7 +75,7 @@ def messages(client: Client, runtime: Runtime) -> int:
 
 
 def own_connections(client: Client) -> int:
-    """Connections whose last command was a script, as that of starts is."""
+    """Return the number of connections whose last command was a script, as for starts."""
     return len({each["id"] for each in client.client_list() if each["cmd"] in ("evalsha", "eval", "fcall")})
 
 
@@ -139,7 +139,7 @@ def test_many_threads_start_at_the_same_time_and_few_connections_are_kept(runtim
 
     assert len(set(run_ids)) == 200
     assert messages(client, runtime) == 200
-    # One more is that of the portal's loop, which was asked while Redis did not know the script.
+    # One more belongs to the portal's loop, which was used while Redis did not have the script.
     eventually(lambda: own_connections(client) - before <= own_connection._KEPT + 1, "the others were closed")
 
 

@@ -1,4 +1,4 @@
-"""How a run's end is described in one sentence."""
+"""The one-sentence description of a run's end."""
 
 from __future__ import annotations
 

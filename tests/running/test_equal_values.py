@@ -1,4 +1,4 @@
-"""Values of every kind go through a run: returned, sent, published, in the state, to a child, as its result."""
+"""Values of every kind in a run: returned, sent, published, in the state, passed to a child, and as its result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
-#: What a run is to carry; the steps execute in this process, and what they find is compared here.
+#: The values that a run carries; the steps run in this process, so their findings can be compared here.
 FIELDS: dict[str, dict[str, Any]] = {}
 FOUND: dict[str, list[Any]] = {}
 
@@ -61,7 +61,7 @@ class Chain(Workflow):
         return StopEvent(result=FIELDS[ev.kind])
 
 
-#: Only their field can write them: they are no dynamic data and no state of these runs.
+#: Only their field can write them: they fit neither dynamic data nor the state of these runs.
 _BY_FIELD = ("written by its field", "list written by its field")
 
 

@@ -1,4 +1,4 @@
-"""A run is executed by the instance it was started on, wherever several instances or classes have one name."""
+"""A run is executed by the instance on which it was started, even if several instances or classes share a name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Middle(Event):
 
 
 class Ask(Workflow):
-    """Its steps say which instance executes them; each run waits until it is let go."""
+    """Its steps return the instance that executes them; each run waits until its gate opens."""
 
     def __init__(self, llm: str, gate: asyncio.Event | None = None, **options: Any) -> None:
         super().__init__(**options)

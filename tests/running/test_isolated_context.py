@@ -1,4 +1,4 @@
-"""A coroutine awaited in a context of its own, within the task that awaits it."""
+"""A coroutine awaited in its own context, inside the task that awaits it."""
 
 from __future__ import annotations
 

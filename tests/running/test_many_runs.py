@@ -1,4 +1,4 @@
-"""Finding, cancelling, resuming and deleting many runs at once; tags and priorities of runs."""
+"""Bulk operations: finding, cancelling, resuming and deleting runs; tags and priorities of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long ended runs are kept where their workflow says it."""
+"""How long ended runs are kept if their workflow sets it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class KeptToo(Kept):
 
 
 def lifetimes(runtime: Runtime, name: str) -> set[int]:
-    """In days, rounded up; of all keys with this in their names: with a run's id those of its state too."""
+    """Return the TTL in days, rounded up, of all keys with this in their names: a run's id also matches its state."""
     client = connect(runtime.settings.redis_url)
     names = list(client.scan_iter(match=f"{runtime.settings.key_prefix}:*{name}*", count=1000))
-    # Answers are kept for a minute, the list of forks as long as the settings say.
+    # Replies are kept for a minute, the list of forks as long as the settings say.
     left = {name: client.pttl(name) for name in names if b":answer" not in name and b":forks:" not in name}
     client.close()
     assert left

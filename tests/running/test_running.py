@@ -1,4 +1,4 @@
-"""A run from start to result: events, branches, loops, exceptions, time-outs, cancellation."""
+"""A run from start to result: events, branches, loops, exceptions, timeouts, cancellation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions that asyncio, futures or generators treat specially end a step as any other does."""
+"""Exceptions that asyncio, futures or generators treat specially end a step like any other exception."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from umbel import (
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
-#: What a step raises, and the class in which `@catch_error` is given it.
+#: What a step raises, and the class that `@catch_error` receives.
 RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
     "StopIteration": (StopIteration, "StopIteration"),
     "StopAsyncIteration": (StopAsyncIteration, "StopAsyncIteration"),

@@ -1,4 +1,4 @@
-"""`ctx.start_event`: what a run began with, in any of its steps."""
+"""`ctx.start_event`: the start event of a run, available in all of its steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Named(Workflow):
 
 
 def shipped(ctx: Context[Any]) -> list[Any]:
-    """Code of the module counts as the workflow's."""
+    """Read the start event in the workflow's module but outside the class: that counts as the workflow's code."""
     return [ctx.start_event.sizes, ctx.start_event.get("to")]  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Programs without an event loop, with several threads, and with several event loops use one runtime."""
+"""Programs without an event loop, with several threads, or with several event loops use one runtime."""
 
 from __future__ import annotations
 

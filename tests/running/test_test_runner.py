@@ -1,4 +1,4 @@
-"""`WorkflowTestRunner`: what users test their workflows with."""
+"""`WorkflowTestRunner`, with which users test their workflows."""
 
 from __future__ import annotations
 

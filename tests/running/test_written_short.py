@@ -1,4 +1,4 @@
-"""What may be written short: retries of a step, the time limit of a class, a run that is started once, a pause."""
+"""Short forms: retries of a step, the time limit of a class, a run that is started once, a pause."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_a_step_with_retries_is_tried_again() -> None:
 
 
 def limit(workflow: Workflow) -> float | None:
-    """The limit that runs of the workflow are started with."""
+    """Return the time limit with which runs of the workflow are started."""
     found: float | None = workflow.run_arguments()["timeout_seconds"]
     return found
 
@@ -153,7 +153,7 @@ async def test_a_run_that_is_started_again_under_its_id_is_attached_to() -> None
         Flow().run(run_id="started-once", n=1)
     with pytest.raises(RunExists, match="is a run of"):
         Plain().run(run_id="started-once", if_exists="attach")
-    assert await Plain().run(if_exists="attach", n=7) == 7  # without an id it is a field
+    assert await Plain().run(if_exists="attach", n=7) == 7  # without a run id it is an ordinary field
 
 
 @pytest.mark.usefixtures("runtime")

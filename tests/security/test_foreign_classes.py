@@ -1,4 +1,4 @@
-"""What a client sends makes no object that the workflow does not declare: events, start events, snapshots."""
+"""Client data creates only objects that the workflow declares: events, start events, snapshots."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ made: list[str] = []
 
 
 class Secretive(BaseModel):
-    """A model that is loaded in the server's process and that no workflow declares, like a settings class."""
+    """A model that is loaded in the server's process but declared by no workflow, like a settings class."""
 
     token: str = "hunter2"
 
@@ -62,7 +62,7 @@ class Begun(StartEvent):
 
 
 class Guarded(Workflow):
-    """Waits for a note; has a step that handles failures."""
+    """Waits for a note; has an error handler."""
 
     @step
     async def ask(self, ctx: Context, ev: Begun) -> StopEvent:
@@ -177,7 +177,7 @@ class Owner(BaseModel):
 
 
 class Keeping(Workflow):
-    """Has a value of a class in its state."""
+    """Keeps an object in its state."""
 
     @step
     async def keep(self, ctx: Context, ev: Begun) -> Note:

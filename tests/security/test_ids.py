@@ -1,4 +1,4 @@
-"""Ids from outside become parts of keys, index members and shell commands: what does not fit is refused at the door."""
+"""External ids become parts of keys, index members and shell commands: invalid ones are refused at once."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_no_text_is_no_run_id(run_id: object) -> None:
 
 @pytest.mark.parametrize("run_id", HOSTILE)
 def test_a_hostile_run_id_is_refused_before_redis_is_asked(run_id: str) -> None:
-    runtime = Runtime(Settings(redis_url="redis://127.0.0.1:1/0"))  # where nothing listens
+    runtime = Runtime(Settings(redis_url="redis://127.0.0.1:1/0"))  # nothing listens there
 
     with pytest.raises(WorkflowRuntimeError, match="cannot be a run id"):
         runtime.attach(run_id)

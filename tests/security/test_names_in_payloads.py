@@ -1,4 +1,4 @@
-"""Whatever a payload names, nothing is imported for it: each door that reads stored data is shown a trap.
+"""Nothing is imported because a payload names it: every function that reads stored data is tested with a trap.
 
 Events by name are also in `tests/events/test_codec_names.py`, exceptions in `tests/events/test_remote_exceptions.py`.
 """
@@ -27,7 +27,7 @@ TRAP = "umbel_trap_module"
 
 @pytest.fixture(autouse=True)
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A module that leaves a trace when it is imported, and it must not have been."""
+    """A module that leaves a trace when it is imported; fails if it was imported."""
     trace = tmp_path / "sprung"
     (tmp_path / f"{TRAP}.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Evil: ...\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -47,12 +47,12 @@ class Inner(BaseModel):
 
 
 def tagged(name: str, value: object) -> dict[str, object]:
-    """A value as the state and events store it: with the name of its class."""
+    """Return a value as the state and events store it: with the name of its class."""
     return {TAG: True, "value": value, "qualified_name": name}
 
 
 def snapshot(**changes: object) -> dict[str, object]:
-    """A snapshot as another program may have made it, naming the trap in all places that name a class."""
+    """Return a snapshot as another program may have made it, with the trap in every place that names a class."""
     evil = f"{TRAP}.Evil"
     event = json.dumps({"__is_pydantic": True, "value": {}, "qualified_name": evil})
     state = {"state_type": "Evil", "state_module": TRAP, "state_data": {"_data": {"x": event}}}
@@ -81,7 +81,7 @@ DOORS: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("door", DOORS)
 def test_nothing_is_imported_because_it_is_named_as(door: str) -> None:
-    with contextlib.suppress(Exception):  # most refuse; that they import nothing is what counts here
+    with contextlib.suppress(Exception):  # most raise; what matters here is that they import nothing
         DOORS[door]()
 
 
@@ -100,7 +100,7 @@ def test_a_class_that_is_loaded_but_no_model_is_not_made_of_a_payload() -> None:
 
 
 def test_a_loaded_model_is() -> None:
-    """So that the refusals above are not simply all there is."""
+    """Shows that the cases above are not refused for another reason."""
     assert from_json_value(tagged(f"{__name__}.Inner", {"n": 1})) == Inner(n=1)
 
 

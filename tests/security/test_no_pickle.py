@@ -1,7 +1,7 @@
-"""No pickle is read from anywhere, nothing is evaluated, and nothing that a payload names is imported.
+"""No pickle is ever read, nothing is evaluated, and nothing that a payload names is imported.
 
-Shown by reading the package, and by a real run under an audit hook. What content types a worker takes from the broker
-is in `tests/transport/test_quarantine.py`, that event names import nothing also in `tests/events/test_codec_names.py`.
+Tested by reading the package, and by a real run under an audit hook. Content types that a worker accepts are tested
+in `tests/transport/test_quarantine.py`; that event names import nothing also in `tests/events/test_codec_names.py`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PACKAGE = Path(umbel.__file__).parent
 FOLDERS = ("orchestration", "tasks", "workers", "server")
 FILES = sorted([*PACKAGE.glob("*.py"), *(path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py"))])
 
-#: Modules that make objects, or code, of bytes.
+#: Modules that create objects or code from bytes.
 DANGEROUS_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "jsonpickle", "marshal", "shelve", "code"}
 DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__", "execfile"}
 
-#: For snapshots that a program keeps for itself; no other file of the package reads them (see below).
+#: For a program's own snapshots; no other file of the package reads them (see below).
 MAY_PICKLE = {"tasks/events/serializers.py"}
-#: Names from the operator's own command line, and names that stand in our own code. `signatures.py` has a function of
-#: LlamaIndex Workflows that imports what its caller names; nothing of umbel calls it (see below).
+#: Names from the operator's own command line, and names in umbel's own code. `signatures.py` has a function of
+#: LlamaIndex Workflows that imports what its caller names; umbel never calls it (see below).
 MAY_IMPORT_BY_NAME = {
     "__init__.py",
     "tasks/llama_index/signatures.py",
@@ -51,7 +51,7 @@ def name_of(path: Path) -> str:
 
 
 def code_of(path: Path) -> str:
-    """The file without comments and docstrings."""
+    """Return the code of the file without comments and docstrings."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -66,7 +66,7 @@ def code_of(path: Path) -> str:
 
 
 def found(path: Path) -> Iterator[tuple[str, str]]:
-    """(kind, what) for everything dangerous in a file."""
+    """Yield (kind, what) for every dangerous construct in a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (("module", alias.name.partition(".")[0]) for alias in node.names)

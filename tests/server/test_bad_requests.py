@@ -1,4 +1,4 @@
-"""Whatever a client sends, the answer says what is wrong with it; it is never an error of the server's own."""
+"""For any request, the response says what is wrong with it; it is never an internal server error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Grafana dashboard asks for metrics that there are."""
+"""The Grafana dashboard queries only existing metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server is an extra: umbel works without it, and says what is missing."""
+"""The server is an optional extra: umbel works without it, and says what is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def run_without(package: str, program: str) -> subprocess.CompletedProcess[str]:
-    """A program in a Python that lacks a package."""
+    """Run a program in a Python that lacks a package."""
     lacking = f"import sys; sys.modules[{package!r}] = None\n"
     return subprocess.run([sys.executable, "-c", lacking + program], capture_output=True, text=True, timeout=110)
 

@@ -1,4 +1,4 @@
-"""Nobody gets past the guard: tokens, hosts, origins, sizes, and the hook that is asked about every run."""
+"""No request bypasses the guard: tokens, hosts, origins, sizes, and the hook that is called for every run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Asking = Callable[..., httpx.AsyncClient]
 
 
 def every_route(server: WorkflowServer) -> list[tuple[str, str]]:
-    """(method, path) of all there is, with something in the place of parameters."""
+    """Return (method, path) of every route, with values in place of path parameters."""
     found = []
     for route in server.app.routes:
         assert isinstance(route, Route), f"{route!r} is no Route: let this test know how to ask it"
@@ -32,7 +32,7 @@ def every_route(server: WorkflowServer) -> list[tuple[str, str]]:
     return found
 
 
-#: What may be read without a token; the page's files are named one by one.
+#: What may be read without a token; the page's files are listed one by one.
 PAGE = {(method, path) for method in ("GET", "HEAD") for path in page_paths()}
 
 
@@ -58,7 +58,7 @@ async def asked(http: httpx.AsyncClient, method: str, path: str, **more: Any) ->
 
 async def test_every_route_wants_the_token(runtime: Any, asking: Asking) -> None:
     server = make_server(runtime, token="s3cret")
-    # All but the page's own files, which hold no data: a browser has to load them before anybody can type a token.
+    # All but the page's own files, which hold no data: a browser must load them before a user can enter a token.
     routes = [(method, path) for method, path in every_route(server) if (method, path) not in PAGE]
     assert len(routes) > 30
     http = asking(server)
@@ -381,5 +381,5 @@ async def test_a_stream_ends_when_its_reader_may_no_longer_read(runtime: Any) ->
     await server.stop()
 
     rest = [messages.get_nowait() for _ in range(messages.qsize())]
-    assert all(message["more_body"] for message in rest)  # cut, not closed: it was not the run's end
+    assert all(message["more_body"] for message in rest)  # the connection was cut, not closed as at the run's end
     runtime.attach(handler_id).cancel()

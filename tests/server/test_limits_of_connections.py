@@ -1,4 +1,4 @@
-"""What a client that sends too much, too slowly or nothing costs: real connections to a real server."""
+"""The cost of a client that sends too much, too slowly or nothing: real connections to a real server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Connect = Callable[[bytes], socket.socket]
 
 @pytest.fixture
 def listening(runtime: Any) -> Iterator[Callable[..., Connect]]:
-    """Starts servers and returns what connects to them and sends first bytes."""
+    """Starts servers; returns functions that connect to them and send the first bytes."""
     started: list[tuple[uvicorn.Server, threading.Thread]] = []
     with contextlib.ExitStack() as stack:
 
@@ -52,7 +52,7 @@ def listening(runtime: Any) -> Iterator[Callable[..., Connect]]:
 
 
 def answer(connection: socket.socket) -> bytes:
-    """All that comes until the end of the connection."""
+    """Read everything until the connection is closed."""
     received = b""
     with contextlib.suppress(ConnectionError):
         while part := connection.recv(1 << 16):
@@ -61,7 +61,7 @@ def answer(connection: socket.socket) -> bytes:
 
 
 def status(connection: socket.socket) -> int:
-    """The status of one answer."""
+    """Read a response and return its status."""
     return int(connection.recv(1 << 16).split(b" ", 2)[1])
 
 
@@ -85,7 +85,7 @@ def test_a_header_without_end_is_cut_off_after_a_few_kilobytes(listening: Callab
         while sent < 64 << 20:
             connection.sendall(b"a" * (1 << 16))
             sent += 1 << 16
-    assert sent < 32 << 20  # what the kernel's buffers take in, and no more
+    assert sent < 32 << 20  # only what fits into the kernel's buffers
 
 
 def test_a_head_that_takes_too_long_ends_its_connection(

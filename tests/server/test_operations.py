@@ -1,4 +1,4 @@
-"""`/ready` and `/metrics`: what operators, and the machines that watch for them, ask."""
+"""`/ready` and `/metrics`, for operators and their monitoring."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Ask = Callable[..., httpx.AsyncClient]
 
 
 class Unserved(Workflow):
-    """No worker has its code."""
+    """A workflow whose code no worker has."""
 
     @step
     async def never(self, ev: StartEvent) -> StopEvent:
@@ -33,11 +33,11 @@ class Unserved(Workflow):
 
 
 class Counted(Greet):
-    """No other test runs it."""
+    """A workflow that no other test runs."""
 
 
 def samples(page: str) -> dict[str, float]:
-    """`name{value,value}`, in the order of the labels' names, -> value, of a page as Prometheus would parse it."""
+    """Parse a page as Prometheus does: `name{value,value}`, with values ordered by label name -> value."""
     return {
         f"{each.name}{{{','.join(value for _, value in sorted(each.labels.items()))}}}": each.value
         for family in text_string_to_metric_families(page)
@@ -46,7 +46,7 @@ def samples(page: str) -> dict[str, float]:
 
 
 async def answers(client: httpx.AsyncClient, path: str, expected: object) -> None:
-    """Ask until it answers so: workers announce what they serve with every sweep."""
+    """Poll until the response is as expected: workers announce what they serve with every sweep."""
     async with asyncio.timeout(30):
         while (await client.get(path)).json() != expected:
             await asyncio.sleep(0.05)
@@ -60,7 +60,7 @@ async def figures(client: httpx.AsyncClient) -> dict[str, float]:
 
 
 async def counted(client: httpx.AsyncClient, sample: str) -> dict[str, float]:
-    """The figures once they have this one: a worker sends its histograms with its heartbeat."""
+    """Return the metrics once they include this sample: a worker sends its histograms with its heartbeat."""
     async with asyncio.timeout(30):
         while sample not in (found := await figures(client)):
             await asyncio.sleep(0.05)
@@ -74,7 +74,7 @@ async def test_a_server_whose_workflows_are_all_served_is_ready(runtime: Any, as
     server = WorkflowServer(runtime=runtime)
     server.add_workflow("greet", Greet())
     client = asking(server)
-    await client.post("/workflows/greet/run", json={})  # a local deployment has the code of what has been run
+    await client.post("/workflows/greet/run", json={})  # a local deployment has the code of workflows that were run
 
     await answers(client, "/ready", {"status": "ready", "problems": []})
     assert (await client.get("/ready")).status_code == 200
@@ -102,7 +102,7 @@ async def test_an_unreachable_redis_is_reported_soon_and_without_its_password(as
     assert answer.status_code == 503
     assert "did not answer within 0.8 s" in answer.json()["problems"][0]
     assert "hunter2" not in answer.text
-    assert (await client.get("/health")).status_code == 200  # this process is well; it is Redis that is not
+    assert (await client.get("/health")).status_code == 200  # this process is healthy; Redis is not
     away.close()
 
 
@@ -180,7 +180,7 @@ async def test_payloads_are_in_no_figure(client: httpx.AsyncClient) -> None:
     assert "a-secret-name" not in (await client.get("/metrics")).text
 
 
-# -- who may ask -------------------------------------------------------------------------------------------------------
+# -- authorization -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/ready", "/metrics"])

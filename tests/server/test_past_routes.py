@@ -1,4 +1,4 @@
-"""The past of runs over HTTP: points, what a run was like at one, forks and rewinds."""
+"""The past of runs over HTTP: points, the state of a run at a point, forks and rewinds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Asking = Callable[..., httpx.AsyncClient]
 
 
 async def counted(http: httpx.AsyncClient) -> str:
-    """The address of a run that has counted to one."""
+    """Return the path of a run that has counted to one."""
     return f"/runs/{(await run(http, 'count'))['run_id']}"
 
 

@@ -1,4 +1,4 @@
-"""The protocol from start to end, on one server."""
+"""The whole protocol on one server."""
 
 from __future__ import annotations
 

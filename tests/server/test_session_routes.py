@@ -1,4 +1,4 @@
-"""Sessions over HTTP: runs that wait for their turn, and what is done to a session as a whole."""
+"""Sessions over HTTP: runs that wait for their turn, and operations on whole sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def name() -> str:
 
 
 async def begin(http: httpx.AsyncClient, workflow: str, **body: Any) -> dict[str, Any]:
-    """A run that is not waited for."""
+    """Start a run without waiting for it."""
     answer = await http.post(f"/workflows/{workflow}/run-nowait", json=body)
     assert answer.status_code == 200, answer.text
     data: dict[str, Any] = answer.json()
@@ -32,13 +32,13 @@ async def begin(http: httpx.AsyncClient, workflow: str, **body: Any) -> dict[str
 
 
 async def interview(http: httpx.AsyncClient, name: str, **body: Any) -> str:
-    """The address of a run in a session that waits for an answer."""
+    """Start a run in a session, and return its path once it waits for an answer."""
     data = await begin(http, "interview", session_id=name, **body)
     return f"/sessions/{name}/runs/{data['run_id']}"
 
 
 async def answered(http: httpx.AsyncClient, address: str) -> None:
-    """Answer the question of a run, once it has been asked."""
+    """Answer a run's question once it has been asked."""
     async for published in umbel.attach(address.rpartition("/")[2]).stream_events():
         if isinstance(published, Asked):
             break
@@ -47,7 +47,7 @@ async def answered(http: httpx.AsyncClient, address: str) -> None:
 
 
 async def ended(http: httpx.AsyncClient, address: str) -> dict[str, Any]:
-    """A run, once it has ended."""
+    """Wait until a run has ended, and return it."""
     while True:
         answer = await http.get(address)
         if answer.status_code != 202:

@@ -1,4 +1,4 @@
-"""`sse_events`: a run's events in a streaming response of one's own."""
+"""`sse_events`: a run's events in the streaming response of a user's own endpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def events(request: Request) -> StreamingResponse:
 
 @pytest.fixture
 async def http(runtime: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """The endpoint, and beside it all of a server, mounted."""
+    """Yield a client of an app with the endpoint and a mounted server."""
     server = make_server(runtime)
     app = Starlette(routes=[Route("/mine/{run_id}", events), Mount("/flows", server.app)])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:

@@ -1,4 +1,4 @@
-"""Values of every kind over HTTP, where an event is JSON without the names of the classes inside."""
+"""Values of every kind over HTTP, where an event is JSON without the names of nested classes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from umbel.server.http.protocol import event_json
 from umbel.tasks.events.codec import encode_event
 from umbel.tasks.values.exact_values import write_exact
 
-#: Here umbel's JSON has more than pydantic's: all fields of a subclass or an event, keys that are equal as texts.
+#: umbel's JSON has more than pydantic's: all fields of a subclass or an event, and keys that are equal as text.
 _MORE = ("mixed keys", "event")
-#: Nothing declares what they hold, so both write what they find best.
+#: Their content has no declared type, so both sides choose their own form.
 _UNDECLARED = ("Any", "object", "bare list", "bare dict")
-#: One of its fields may hold anything: what JSON has no number for is written there as each finds best.
+#: One of its fields may hold anything: values without a JSON number have a different form on each side.
 _HOLDS_ANY = "dataclass"
-#: Pydantic does not read them.
+#: Pydantic cannot read them.
 _OFFSET_WITH_SECONDS = re.compile(r"[+-]\d\d:\d\d:\d\d")
 
 
@@ -35,7 +35,7 @@ class Range(enum.Enum):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in _MORE + _UNDECLARED])
 def test_an_event_over_http_is_what_pydantic_makes_of_its_json(kind: str) -> None:
-    """Clients write events with pydantic, and read them with it."""
+    """Clients write and read events with pydantic."""
     cls: Any = CARRIERS[kind]
 
     @settings(
@@ -49,7 +49,7 @@ def test_an_event_over_http_is_what_pydantic_makes_of_its_json(kind: str) -> Non
             text = event.model_dump_json()
             expected = cls.model_validate_json(text)
         except Exception:
-            return  # JSON alone does not bring it back
+            return  # JSON alone does not restore it
         if expected.model_dump_json() != text or _OFFSET_WITH_SECONDS.search(written.decode()):
             return
         if kind == _HOLDS_ANY and re.search("Infinity|NaN", written.decode()):

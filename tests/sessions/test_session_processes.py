@@ -1,4 +1,4 @@
-"""Sessions when processes are killed: each answer belongs to its question, and nobody loses a place in line."""
+"""Sessions when processes are killed: each answer belongs to its question, and no run loses its place in line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLOWS = "support.flows.sessions"
 
 @pytest.fixture
 def chatting(deploy: Deploy) -> Iterator[Deployment]:
-    """Two workers, and the client's runtime as the default one."""
+    """Two workers, with the client's runtime as the default one."""
     deployment = deploy()
     workers = [deployment.worker(name, FLOWS, pool="asyncio") for name in ("one", "two")]
     for worker in workers:

@@ -1,4 +1,4 @@
-"""`umbel.session`: what callers do with sessions, on a real worker."""
+"""`umbel.session`: session operations of callers, on a real worker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GoOn(Event):
 
 
 class Chat(Workflow):
-    """Adds what is said to the conversation; may wait before its end."""
+    """Adds a message to the conversation; may wait before it ends."""
 
     @step
     async def say(self, ev: Say, ctx: Context) -> StopEvent:
@@ -71,7 +71,7 @@ def session() -> umbel.Session:
 
 
 async def until_said(session: umbel.Session, text: str) -> None:
-    """Wait until a run has added this to the conversation."""
+    """Wait until a run has added this text to the conversation."""
     while text not in (await session.state()).get("said", []):
         await asyncio.sleep(0.01)
 
@@ -168,7 +168,7 @@ async def test_of_concurrent_sends_each_is_delivered_once(session: umbel.Session
 
     words = await session.run(Gather(), text="end", when_busy="join")
 
-    # Concurrent steps: all have been accepted before the last one, but not all need to have written before it.
+    # Concurrent steps: all were accepted before the last one, but they may write after it.
     assert len(words) == len(set(words)) <= 13
 
 

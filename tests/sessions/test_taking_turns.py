@@ -1,4 +1,4 @@
-"""Runs of a session go on one at a time, in the order of their starts; decided by scripts, without Celery."""
+"""Runs of a session execute one at a time, in the order of their starts; decided by scripts, without Celery."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAN = plan_of(step("begin", START), step("go_on", "A"))
 
 
 def begin(store: Store, when_busy: WhenBusy = "queue", session: str = "h", **more: Any) -> Any:
-    """Start a run in a session: the run, or why not."""
+    """Start a run in a session; return the run or the refusal."""
     run = DrivenRun(store, PLAN, new_run_of(session))
     commands = decide_start(PLAN, run.run_id, event(START), LIMITS)
     options = {"nonce": new_id(), "timeout_seconds": None} | more
@@ -56,7 +56,7 @@ def cancel(run: DrivenRun) -> Applied:
 
 
 def play(run: DrivenRun, ended: Applied) -> None:
-    """Let a run go to its end that began when another one ended."""
+    """Give a run the dispatches it got when the end of another run let it begin."""
     assert ended.following is not None
     assert ended.following.run_id == run.run_id
     run.dispatches.extend(ended.following.dispatches)
@@ -92,7 +92,7 @@ def test_the_script_that_ends_a_run_begins_the_next_one(store: Store, how: str) 
 
 def test_what_a_waiting_run_is_to_execute_is_not_lost_with_the_process_that_ended_the_one_before(store: Store) -> None:
     first, second = begin(store), begin(store)
-    cancel(first)  # and that process is killed: it sends no message
+    cancel(first)  # its process is killed before it sends a message
     sent = SentDispatches()
     store.client.zadd(second.keys["unclaimed"], dict.fromkeys(store.client.zrange(second.keys["unclaimed"], 0, -1), 1))
 
@@ -201,7 +201,7 @@ def test_of_many_concurrent_starts_each_has_its_turn_once(store: Store) -> None:
 
 def test_a_session_of_an_earlier_release_goes_on_with_the_next_look(store: Store) -> None:
     first, second = begin(store), begin(store)
-    # An older worker ends the run without looking at the line.
+    # An older worker ends the run and ignores the line.
     store.client.hset(first.keys["run"], "status", "completed")
     store.client.zadd(first.keys["lines"], {"h": 1})
     sent = SentDispatches()

@@ -1,5 +1,6 @@
-"""Sessions against a model of them: after each of many operations chosen by chance, both are at the same runs, with the
-same line and the same state; in the end each run's journal leads to what is there."""
+"""Sessions compared with a model: after each of many random operations, both have the same current run, line and state;
+at the end, each run's journal replays to the run as it is.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ from umbel.orchestration.state.redis_hash import Change, StateHash
 from umbel.orchestration.store.replies import Applied, Refusal
 
 PLAN = plan_of(step("begin", START, num_workers=2), step("go_on", "A", num_workers=2))
-#: Operations per world; MODEL_SCRIPTS is for longer ones.
+#: Operations per world; set MODEL_SCRIPTS for more.
 OPERATIONS = int(os.environ.get("MODEL_SCRIPTS", "1500")) // 5
 
 
 @dataclass
 class Model:
-    """What a session should be like."""
+    """The expected state of a session."""
 
     at: DrivenRun | None = None
     goes_on: bool = False
@@ -41,18 +42,18 @@ class Model:
     before: dict[str, int] = field(default_factory=dict)
 
     def begin(self, run: DrivenRun) -> None:
-        """A run has its turn."""
+        """Begin a run."""
         self.at, self.goes_on, self.before = run, True, dict(self.state)
 
     def end(self) -> None:
-        """The run that the session is at ends; the next one begins."""
+        """End the current run; the next one begins."""
         self.goes_on = False
         if self.line:
             self.begin(self.line.pop(0))
 
 
 class World:
-    """A session, and what happens to it."""
+    """A session, and the operations on it."""
 
     def __init__(self, store: Store, seed: int) -> None:
         self.store, self.random, self.model = store, random.Random(seed), Model()
@@ -61,7 +62,7 @@ class World:
         self.written = 0
 
     def start(self) -> None:
-        """Start a run, whatever goes on."""
+        """Start a run, whether or not one is running."""
         when_busy: WhenBusy = self.random.choice(["queue", "queue", "queue", "reject", "interrupt", "rollback"])
         run, model = DrivenRun(self.store, PLAN, new_run_of(self.name)), self.model
         reply = self.store.start(
@@ -85,7 +86,7 @@ class World:
         model.begin(run)
 
     def ended(self, applied: Any, run: DrivenRun) -> None:
-        """A run has ended by a call."""
+        """Apply the end of a run to the model."""
         assert isinstance(applied, Applied)
         model = self.model
         if run in model.line:
@@ -99,7 +100,7 @@ class World:
         model.end()
 
     def work(self) -> None:
-        """The run that goes on writes to the state, and goes on or ends."""
+        """Execute a step of the current run: it writes to the state, and the run continues or ends."""
         run = self.model.at
         if run is None or not self.model.goes_on or not run.dispatches:
             return
@@ -119,7 +120,7 @@ class World:
             self.ended(run.commit(work, stop(1) if outcome == "stop" else failed()), run)
 
     def cancel(self) -> None:
-        """A run that waits, or the one that goes on, is cancelled or times out."""
+        """Cancel or time out the current run, or one that waits."""
         going_on = [self.model.at] if self.model.goes_on else []
         if not (known := [*self.model.line, *going_on]):
             return
@@ -129,12 +130,12 @@ class World:
         self.ended(self.store.finish(run.run_id, status, ending(CANCELLED)), run)
 
     def send(self) -> None:
-        """An event is sent to any run."""
+        """Send an event to any run."""
         if self.runs:
             self.random.choice(self.runs).send(event("A"))
 
     def late(self) -> None:
-        """Something comes for a run that has ended: a second end, a late retry."""
+        """Repeat the end of a run that has ended, and retry it too late."""
         past = [run for run in self.runs if run is not self.model.at and run not in self.model.line]
         if past:
             run = self.random.choice(past)
@@ -142,7 +143,7 @@ class World:
             assert not isinstance(self.store.revive(run.run_id, timeout_seconds=None), Applied)
 
     def retry(self) -> None:
-        """The run that the session is at has failed or was cancelled, and is taken up again."""
+        """Retry the current run after it has failed or was cancelled."""
         run = self.model.at
         if run is None or self.model.goes_on:
             return
@@ -153,7 +154,7 @@ class World:
             self.model.goes_on = True
 
     def put_back(self) -> None:
-        """The state is put back to an earlier version, if nothing goes on."""
+        """Put the state back to an earlier version; refused while a run is running or waiting."""
         if self.model.at is None:
             return
         run_id = self.model.at.run_id
@@ -166,7 +167,7 @@ class World:
             self.model.state = {name: int(raw) for name, raw in then.items()}
 
     def agree(self) -> None:
-        """The session is as the model has it."""
+        """Check that the session is as the model says."""
         model, store = self.model, self.store
         at = store.call(current_run, store, self.name)
         assert at == (model.at.run_id if model.at else "")

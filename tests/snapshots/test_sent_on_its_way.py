@@ -1,4 +1,4 @@
-"""Snapshots of LlamaIndex Workflows 2.26: events that were sent and had not arrived, and states as checkpoints."""
+"""Snapshots of LlamaIndex Workflows 2.26: events that were sent but not delivered, and states as checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umbel import Context, Event, HumanResponseEvent, StartEvent, StopEvent, Wor
 
 @pytest.fixture(autouse=True)
 def default_runtime(runtime: Any) -> None:
-    """Every test here has the session's deployment as its default runtime."""
+    """Make the session's deployment the default runtime of every test here."""
 
 
 class Part(Event):
@@ -33,7 +33,7 @@ class Paired(Event):
 
 
 class Adding(Workflow):
-    """Takes two parts one by one, and a pair."""
+    """Accepts two single parts, and a pair."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Part | Other | None:
@@ -59,7 +59,7 @@ def text(event: str, **value: Any) -> str:
 
 
 def snapshot(*deliveries: dict[str, Any], state: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A run of which nothing is left but what was sent."""
+    """Return a run with nothing left but undelivered events."""
     sent = [{"invocation_id": "i1", "index": i} | delivery for i, delivery in enumerate(deliveries)]
     return {"version": 2, "is_running": True, "state": state or {}, "workers": {}, "deliveries": sent}
 

@@ -1,4 +1,4 @@
-"""Snapshots of all versions, as LlamaIndex Workflows wrote and writes them."""
+"""Snapshots of all versions, in the formats that LlamaIndex Workflows has used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATE = {
     "state_data": {"_data": {"n": "1"}},
 }
 
-#: Of everything something, each entry with all its keys, in the order in which they are written.
+#: One example of everything, each entry with all its keys, in the order in which they are written.
 VERSION_2: dict[str, Any] = {
     "version": 2,
     "state": STATE,

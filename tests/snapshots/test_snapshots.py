@@ -1,4 +1,4 @@
-"""Snapshots of contexts: taken of a run in any state, given to a new run, refused when something is wrong with them."""
+"""Snapshots of contexts: taken of a run in any state, passed to a new run, refused when they are invalid."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Answer(HumanResponseEvent):
 
 
 class Interview(Workflow):
-    """Says that it has begun, asks, and gives question and answer."""
+    """Publishes that it has begun, asks, and returns question and answer."""
 
     @step
     async def ask(self, ctx: Context, ev: Question) -> StopEvent:
@@ -113,7 +113,7 @@ async def test_the_context_of_an_ended_run_begins_another_one_with_its_state() -
 
     assert await second == 2
     assert second.run_id != first.run_id
-    assert await first.ctx.store.get("n") == 2  # the same object, which is now the second run's
+    assert await first.ctx.store.get("n") == 2  # the same object, which now belongs to the second run
     assert await workflow.runtime.attach(first.run_id).ctx.store.get("n") == 1
 
 
@@ -265,7 +265,7 @@ async def test_a_pickled_snapshot_is_read_only_from_trusted_data() -> None:
     assert await restored == "ready?: ready?"
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 def _other_workflow(data: dict[str, Any]) -> None:

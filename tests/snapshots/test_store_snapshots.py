@@ -1,4 +1,4 @@
-"""Snapshots: wherever a run is interrupted, a copy made of it comes to the end that the run itself comes to."""
+"""Snapshots: wherever a run is interrupted, its copy reaches the same end as the run itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLAN = plan_of(
 
 
 def leaf(work: Work) -> Outcome:
-    """One leaf of six asks a question, one fails at first, one is a dead branch."""
+    """Return a leaf's outcome: of six leaves one asks a question, one fails at first, and one is a dead branch."""
     number = work.bound[0].value()["n"]
     if number == 1 and not work.answers:
         return waiting(work, timeout_seconds=1000)
@@ -59,7 +59,7 @@ BODIES: dict[str, Body] = {
 
 
 def play(run: DrivenRun, steps: int = 10_000) -> int:
-    """Execute so many steps, answering the question and ending the delay when nothing else is left to do."""
+    """Execute up to `steps` steps; if nothing else is left, answer the question and end the delay."""
     executed = 0
     while executed < steps and run.status == "running":
         if not run.dispatches:
@@ -88,7 +88,7 @@ def records(run: DrivenRun) -> list[WorkRecord]:
 
 
 def restored(run: DrivenRun, snapshot: RunSnapshot | None = None, commands: tuple[Command, ...] = ()) -> DrivenRun:
-    """A new run made of this one."""
+    """Return a new run made from this one."""
     copy = DrivenRun(run.store, run.plan)
     reply = run.store.call(
         begin_from,
@@ -296,7 +296,7 @@ def test_a_run_that_is_not_there_has_no_snapshot(store: BlockingStore) -> None:
 
 
 class Interrupted(Exception):
-    """The process was killed here."""
+    """The process is killed here."""
 
 
 class InterruptedStore(Store):

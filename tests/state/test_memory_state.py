@@ -1,6 +1,6 @@
-"""The state in memory, as far as it differs from one in Redis.
+"""The in-memory state, where it differs from one in Redis.
 
-What they have in common is tested in `test_state_store.py` and `test_state_typed.py`.
+Their common behavior is tested in `test_state_store.py` and `test_state_typed.py`.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ async def test_a_second_event_loop_is_refused_during_an_edit() -> None:
     store = InMemoryStateStore(Base())
 
     async with store.edit_state():
-        # Not to_thread, which would take along that this task is inside the block.
+        # to_thread would copy the context, which says that this task is inside the block.
         elsewhere = asyncio.get_running_loop().run_in_executor(None, asyncio.run, store.set("count", 1))
         with pytest.raises(RuntimeError, match="another event loop"):
             await elsewhere
@@ -221,7 +221,7 @@ async def test_the_class_of_the_state_is_that_of_the_last_one_set() -> None:
     assert await store.get_state() == More()
 
 
-# -- as fields ---------------------------------------------------------------------------------------------------------
+# -- fields ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

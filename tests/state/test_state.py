@@ -1,4 +1,4 @@
-"""The state of a run in Redis: who may write, the lock of an edit, and the journal. Numbers: see `state.py`."""
+"""A run's state in Redis: who may write, the edit lock, and the journal. The invariants are in `redis_hash.py`."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_the_lock_of_a_step_that_was_lost_is_not_renewed(run: DrivenRun) -> None
     assert isinstance(writer(run).lock("next"), dict)
 
 
-# -- how long it lives -------------------------------------------------------------------------------------------------
+# -- lifetime ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_seed_for_a_run_that_never_starts_expires(store: Store) -> None:
@@ -286,7 +286,7 @@ def test_the_lock_of_a_dead_editor_runs_out_and_then_it_cannot_write(run: Driven
 
 
 def ask_to_lock(run: DrivenRun, process: str, token: str, **more: Any) -> bytes:
-    """As another process would."""
+    """Ask for the lock as another process would."""
     name = f"state:{run.run_id}"
     names = {"state": name, "lock": f"{name}:lock", "next": f"{name}:lock:next"}
     answer: bytes = run.store.verb("state_lock", run.run_id, names, lock=token, me=process, px=60_000, **more)[0]
@@ -323,7 +323,7 @@ def test_a_process_that_vanished_after_it_queued_is_skipped(run: DrivenRun) -> N
 
 
 def test_expectations_are_compared_as_digests(run: DrivenRun) -> None:
-    """A value of some MB does not travel to Redis only to be compared."""
+    """A value of several MB is not sent to Redis only to be compared."""
     big = b"x" * 300_000
     state = writer(run)
     state.write(put(big=big))
@@ -335,7 +335,7 @@ def test_expectations_are_compared_as_digests(run: DrivenRun) -> None:
 
 
 def restored(run: DrivenRun) -> dict[bytes, bytes]:
-    """The state as the journal alone gives it."""
+    """Return the state that the journal alone gives."""
     state: dict[bytes, bytes] = {}
     for entry in state_entries(run):
         change = msgpack.unpackb(entry[b"c"], raw=True)

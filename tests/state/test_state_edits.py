@@ -39,7 +39,7 @@ def store(redis_url: str) -> Iterator[Store]:
 
 @pytest.fixture(params=["beside the loop", "on the loop"])
 def run(store: Store, request: pytest.FixtureRequest) -> Run:
-    """Async steps ask Redis on their own loop, callers by way of another."""
+    """Async steps use Redis on their own loop, callers on another one."""
     run = Run.start(store)
     run.as_in_step = request.param == "on the loop"
     return run
@@ -171,7 +171,7 @@ async def test_sets_below_one_key_do_not_lose_each_other(run: Run) -> None:
 
 
 class RivalStore(AsyncStore):
-    """A store in which another writer is quicker: before each write it gets in, if it is let in."""
+    """A store with a faster writer, which writes first, before each write, if the lock lets it."""
 
     def __init__(self, store: AsyncStore, rival: StateHash) -> None:
         super().__init__(store.connection, store.settings)
@@ -209,7 +209,7 @@ async def test_an_editor_that_takes_too_long_is_named_in_the_error_of_the_waiter
 
 
 async def outside_of_the_block(call: Callable[[], Any]) -> Any:
-    """Call it as a task would that began before the edit: without the edit in its context."""
+    """Call it as a task that began before the edit would: without the edit in its context."""
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def body() -> None:
@@ -276,7 +276,7 @@ async def test_a_write_that_is_cancelled_under_way_is_waited_for_and_counted(run
     state = run.state(work=run.claim("a"))
     run.store.client.execute_command("CLIENT", "PAUSE", 300)
     task = asyncio.create_task(state.set("n", 1))
-    await asyncio.sleep(0)  # it has asked
+    await asyncio.sleep(0)  # its request is sent
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

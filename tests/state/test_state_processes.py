@@ -1,4 +1,4 @@
-"""`ctx.store` across processes: lost steps, killed editors, two at once, forks."""
+"""`ctx.store` across processes: lost steps, killed editors, concurrent writers, forks."""
 
 from __future__ import annotations
 

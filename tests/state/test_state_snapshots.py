@@ -1,4 +1,4 @@
-"""A state in a snapshot: how one in memory and one in Redis are written, and read again."""
+"""A state in a snapshot: how an in-memory state and one in Redis are written and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ctx.store` as users see it: paths, values, and states of any keys."""
+"""`ctx.store` from a user's point of view: paths, values, and states with any keys."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(store: Store) -> Run:
 
 @pytest.fixture(params=["redis", "memory"])
 def place(request: pytest.FixtureRequest) -> Run | Memory:
-    """Where the state is."""
+    """The in-memory state or one in Redis."""
     place: Run | Memory = Memory() if request.param == "memory" else request.getfixturevalue("run")
     return place
 
@@ -236,7 +236,7 @@ async def test_a_value_that_cannot_be_stored_is_refused_by_name(run: Run, path: 
     with pytest.raises(UnserializableValue):
         await edit()
     assert run.raw() == {"cart": b'{"n":1}'}
-    await run.state().set("cart", 2)  # the lock was let go
+    await run.state().set("cart", 2)  # the lock was released
 
 
 async def test_a_model_whose_class_is_not_loaded_is_shown_but_not_damaged(run: Run) -> None:

@@ -37,7 +37,7 @@ def run(store: Store) -> Run:
 
 @pytest.fixture(params=["redis", "memory"])
 def place(request: pytest.FixtureRequest) -> Run | Memory:
-    """Where the state is."""
+    """The in-memory state or one in Redis."""
     place: Run | Memory = Memory() if request.param == "memory" else request.getfixturevalue("run")
     return place
 
@@ -108,7 +108,7 @@ async def test_a_state_of_a_subclass_replaces_and_one_of_a_parent_is_merged(plac
     assert await state.get_state() == More()
     await state.set_state(More(extra=9))
     await state.set_state(Derived(count=3))
-    assert await state.get_state() == More(count=3, extra=9)  # by then a parent's state
+    assert await state.get_state() == More(count=3, extra=9)  # now the state of a parent class
 
 
 async def test_a_state_of_an_unrelated_class_is_refused(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""`ctx.store` from plain steps, and from several threads and event loops of one process."""
+"""`ctx.store` in plain steps, and in several threads and event loops of one process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def store(redis_url: str) -> Iterator[Store]:
 
 @pytest.fixture(params=["beside the loop", "on the loop"])
 def run(store: Store, request: pytest.FixtureRequest) -> Run:
-    """Async steps ask Redis on their own loop, callers by way of another."""
+    """Async steps use Redis on their own loop, callers on another one."""
     run = Run.start(store)
     run.as_in_step = request.param == "on the loop"
     return run
@@ -105,7 +105,7 @@ VALIDATED_IN: list[int] = []
 
 
 def test_a_plain_steps_validators_run_in_its_own_thread(run: Run) -> None:
-    """Where they cannot hold up what shares the loop: heartbeats, other steps."""
+    """There they cannot block what shares the loop: heartbeats, other steps."""
     VALIDATED_IN.clear()
     state = run.plain_state(Watched)
     state.set("n", 1)

@@ -1,4 +1,4 @@
-"""What the writers of one process do among themselves: the queue they wait in, and the renewal of locks."""
+"""The writers within one process: the queue in which they wait, and the renewal of locks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_lock_is_renewed_until_its_end(portal: Portal) -> None:
     eventually(lambda: log.count("another") >= 3, "the next one is renewed")
     another.end()
 
-    assert log.count("lock") <= count + 1  # at most the one that was under way
+    assert log.count("lock") <= count + 1  # at most the one in progress
 
 
 def test_a_lock_that_cannot_be_renewed_is_given_up(portal: Portal) -> None:
@@ -83,7 +83,7 @@ def test_a_lock_is_no_longer_renewed_when_its_editor_has_vanished(portal: Portal
     eventually(lambda: log.count("good") >= rounds + 5, "some rounds")
     good.end()
 
-    assert log.count("dropped") <= count + 1  # at most the one that was under way
+    assert log.count("dropped") <= count + 1  # at most the one in progress
 
 
 def test_a_lock_is_renewed_after_its_portal_was_closed_and_used_again(portal: Portal) -> None:
@@ -104,7 +104,7 @@ def test_a_lock_is_renewed_after_its_portal_was_closed_and_used_again(portal: Po
 def test_tickets_are_served_in_order_of_arrival() -> None:
     queue, woken = FifoQueue(), []
     first, second, third, fourth = (queue.join(lambda n=n: woken.append(n)) for n in range(4))  # type: ignore[misc]
-    assert (first.granted, second.granted, woken) == (True, False, [])  # who need not wait is not woken
+    assert (first.granted, second.granted, woken) == (True, False, [])  # a writer that need not wait is not woken
 
     queue.leave(third)
     queue.leave(first)
@@ -139,7 +139,7 @@ def test_one_whose_event_loop_is_closed_is_passed_over() -> None:
 
 
 def test_one_may_leave_while_another_is_being_let_in() -> None:
-    """As the garbage collector makes them, at any point and in any thread."""
+    """As the garbage collector causes it, at any point and in any thread."""
     queue = FifoQueue()
     first = queue.join(lambda: None)
     tickets: list[Ticket] = []

@@ -1,4 +1,4 @@
-"""Versions of a state: each write makes one, and the state can be read as of each and put back to it."""
+"""Versions of a state: each write creates one, and the state can be read as of each version and put back to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node that was replaced without noticing is not believed that it still has its slots."""
+"""A node that was replaced without noticing still claims its slots; its answer is not believed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The deployment's record: whoever is set to other values says so and reads, writes and starts nothing."""
+"""The deployment record: a process with other settings reports it and reads, writes and starts nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 @contextmanager
 def runtime_with(settings: Settings, **other: Any) -> Iterator[Runtime]:
-    """A runtime with some other settings."""
+    """A runtime with some different settings."""
     runtime = Runtime(settings.model_copy(update=other))
     try:
         yield runtime
@@ -37,24 +37,24 @@ def runtime_with(settings: Settings, **other: Any) -> Iterator[Runtime]:
 
 
 def start(runtime: Runtime) -> None:
-    """Start a run that nobody executes."""
+    """Start a run that no worker executes."""
     flows.Chain(runtime=runtime).start(n=1)
 
 
 def read(runtime: Runtime) -> None:
-    """Look for a run that does not exist."""
+    """Look up a run that does not exist."""
     with suppress(RunNotFound):
         runtime.attach("no-such-run")
 
 
 def record_of(client: Any, settings: Settings) -> Any:
-    """The record as it is in Redis."""
+    """Return the record in Redis."""
     raw = client.get(Deployment(settings.key_prefix, settings.shards).record)
     return raw and json.loads(raw)
 
 
 def forget_record(client: Any, settings: Settings) -> None:
-    """Leave the deployment as an older release would have."""
+    """Delete the record, as in a deployment of an older release."""
     assert client.delete(Deployment(settings.key_prefix, settings.shards).record)
 
 
@@ -80,7 +80,7 @@ def test_runs_of_a_deployment_without_a_record_must_be_where_the_number_of_shard
     client: Any, settings: Settings, before: int, now: int, act: Callable[[Runtime], None]
 ) -> None:
     with runtime_with(settings, shards=before) as runtime:
-        for _ in range(24):  # by chance all of them could be where either number puts them: 1 in 2 ** 24
+        for _ in range(24):  # the probability that all of them are where either number puts them is 1 in 2 ** 24
             start(runtime)
     forget_record(client, settings)
     with (

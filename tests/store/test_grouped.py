@@ -1,4 +1,4 @@
-"""One connection for all coroutines of a loop: each gets its own answer, whatever becomes of others and of Redis."""
+"""One connection for all coroutines of a loop: each gets its own reply, whatever happens to the others and to Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 
 def ask(lua: str, key: str = "k", *args: str, what: str = "try", flags: str = "") -> ScriptCall[Any]:
-    """A script as an ask, whose answer is given as it is."""
+    """Return a call of a script whose reply is returned unchanged."""
     name = "{--[[library]]}_test"
     library = Library.of(
         f"redis.register_function{{ function_name = '{name}', flags = {{ {flags} }}, "
@@ -36,7 +36,7 @@ def ask(lua: str, key: str = "k", *args: str, what: str = "try", flags: str = ""
 
 
 def here() -> Portal:
-    """A portal of the running loop."""
+    """Return a portal of the running loop."""
     return Portal("test", asyncio.get_running_loop())
 
 
@@ -54,14 +54,14 @@ def append(text: str) -> ScriptCall[Any]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedRedis]:
-    """A Redis of this file's own, whose configuration may be changed."""
+    """A Redis for this file alone, whose configuration may be changed."""
     with EmbeddedRedis.temporary(append_only=False) as made:
         yield made
 
 
 @pytest.fixture
 def control(server: EmbeddedRedis) -> Iterator[Client]:
-    """Another connection, of an operator."""
+    """A separate operator connection."""
     client = connect(server.url)
     client.flushdb()
     yield client
@@ -111,7 +111,7 @@ async def test_ungrouped_each_question_waits_for_the_answer_before_it(server: Em
     assert len(answers) == 99
     pushed = control.lrange("list", 0, -1)
     assert list(dict.fromkeys(pushed)) == [b"connected", *(str(n).encode() for n in range(99))]
-    assert len(pushed) <= 101  # the one that was under way may have been applied before the connection broke
+    assert len(pushed) <= 101  # the one in progress may have been applied before the connection broke
     await group.close()
 
 
@@ -185,7 +185,7 @@ async def test_of_many_scripts_that_find_no_library_one_brings_it(group: Connect
     control.function_flush()
     asking = [asyncio.ensure_future(group.run(append(str(n)))) for n in range(10)]
     await asyncio.sleep(0)
-    asking[0].cancel()  # whether it brings the library or not, the others are answered
+    asking[0].cancel()  # the others are answered, whether or not it was loading the library
     assert len(await asyncio.gather(*asking[1:])) == 9
 
 
@@ -297,7 +297,7 @@ async def test_a_batch_that_is_not_answered_fails_once_and_leaves_nothing_in_the
     with pytest.raises(StoreUnavailable):
         await group.batch("look", [("PING",), ("TIME",), echo("hello")])
     await group.close()
-    gc.collect()  # asyncio reports what nobody has retrieved when it is collected
+    gc.collect()  # asyncio reports unretrieved exceptions when they are collected
     assert caplog.records == []
 
 

@@ -1,4 +1,4 @@
-"""The lint of the Lua scripts finds what it is there for."""
+"""The lint of the Lua scripts finds planted problems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINT = runpy.run_path(str(Path(umbel.__file__).parent / "scripts" / "lint_lua.py
 
 
 def found(text: str) -> list[tuple[int, str]]:
-    """What it finds in a script, unused locals included."""
+    """Return what it finds in a script, including unused locals."""
     resolver = LINT["resolve"](text)
     unused = [(each.line, f"unused local '{each.name}'") for each in resolver.locals if not each.is_read]
     return sorted(resolver.findings + unused)

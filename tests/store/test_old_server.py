@@ -1,4 +1,4 @@
-"""A server that is too old is refused by all that use it, before anything is asked of it, and the error says why."""
+"""A server that is too old is refused by everything that uses it, before any other command, and the error says why."""
 
 from __future__ import annotations
 

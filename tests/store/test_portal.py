@@ -1,4 +1,4 @@
-"""The portal: blocking callers and other event loops reach one loop, whatever they do to it."""
+"""The portal: blocking callers and other event loops share one loop, whatever they do to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every Lua file declares the keys it touches; read from its text, as a missing one shows late."""
+"""Every Lua file declares the keys it touches; checked by reading the text, since a missing key is noticed late."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ FILES = sorted(LUA.rglob("*.lua"))
 PARTS = [path for path in FILES if path.parent.name == "lib"]
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[path.relative_to(LUA).as_posix() for path in FILES])
 
-#: Fixed keys that a caller names after something: `owner` is `owner:<name>` and so on.
+#: Fixed keys with a name chosen by the caller: `owner` is `owner:<name>` and so on.
 NAMED_BY_CALLER = {part for name in OTHER_KEYS for part in name.split(":") if "<" not in part} | set(DYNAMIC_KEYS)
 
 _CALL = re.compile(r"redis\.call\(\s*'([A-Z]+)'\s*,?\s*([^,)\s]*(?:\[[^\]]*\])?)")
 _KEY = re.compile(r"\bK\.(\w+)|\bK\['([\w:]+)'\]|(K\['runs:' \.\. \w+\])")
-#: What the loader fills in.
+#: Placeholders that the loader fills in.
 LISTS = ("{--[[retained]]}", "{--[[spent]]}")
 
 
 def code_of(path: Path) -> str:
-    """The file without comments and directives."""
+    """Return the file without comments and directives."""
     return re.sub(r"--(?:\[\[.*?\]\]|.*)", "", path.read_text())
 
 
@@ -188,6 +188,6 @@ def test_other_code_makes_another_library() -> None:
 
 
 def test_the_library_stays_far_from_the_limits_of_lua() -> None:
-    """200 locals per function, 60 upvalues: a library that compiles near them breaks at the next line."""
+    """Lua allows 200 locals and 60 upvalues per function: a library close to that would soon fail to compile."""
     assert len(PARTS) < 40
     assert max(len(re.findall(r"^\s*local ", path.read_text(), re.MULTILINE)) for path in FILES) < 60

@@ -1,4 +1,4 @@
-"""A Redis that tests may kill, a hub of readers on it, and a run that tells them what happens."""
+"""A Redis that tests may kill, a hub of readers on it, and a run that publishes on demand."""
 
 from __future__ import annotations
 

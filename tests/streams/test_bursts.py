@@ -1,4 +1,4 @@
-"""A step that writes many events without a pause waits briefly until they are sent, and only then."""
+"""A step that writes many events without a pause waits briefly until they are sent, and no longer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from umbel import Context, Event, Runtime, StartEvent, StopEvent, Workflow, step
 from umbel.tasks.context.emissions import Burst
 
-#: No test waits that long: it fails instead.
+#: Longer than any test waits; a test that waits this long fails.
 FOR_EVER = 50.0
 
 
@@ -37,7 +37,7 @@ def test_after_so_many_events_the_writer_waits_for_an_answer() -> None:
             order.append("answered")
         burst.answered()
         writer.join(0.01)
-    assert order in (["answered", "written"], ["written"])  # the latter if it was answered before the third
+    assert order in (["answered", "written"], ["written"])  # the latter if it was answered before the third event
 
 
 def test_a_writer_waits_after_a_moment_even_if_its_events_are_few() -> None:

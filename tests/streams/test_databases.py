@@ -1,4 +1,4 @@
-"""Deployments in two databases of one Redis, with the same key prefix and the same run ids, do not hear each other."""
+"""Deployments in two databases of one Redis, with the same key prefix and run ids, do not get each other's events."""
 
 from __future__ import annotations
 

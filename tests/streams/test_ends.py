@@ -1,4 +1,4 @@
-"""Ends of runs that this process has started: they reach every waiter, and Redis is asked only in case of doubt."""
+"""Ends of runs that this process has started: they reach every waiter, and Redis is queried only if in doubt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from umbel.orchestration.streams import ends
 from umbel.orchestration.streams.ends import StartedRun
 from umbel.orchestration.streams.reader import StreamHub
 
-#: So long that nothing is found by looking now and then.
+#: So long that polling finds nothing.
 NEVER = 600.0
 DONE = RunEnd("completed", event(STOP, result="done"))
 
@@ -47,7 +47,7 @@ def hub(store: Store) -> Iterator[StreamHub]:
 
 
 def listening(hub: StreamHub, store: Store) -> StreamHub:
-    """With the mailbox open, as it is once a run was waited for."""
+    """Return the hub with its mailbox open, as it is once a run was waited for."""
     run = Telling(store)
     run.end()
     assert hub.wait_ended(run.run_id, PATIENCE) == DONE
@@ -55,7 +55,7 @@ def listening(hub: StreamHub, store: Store) -> StreamHub:
 
 
 def begun(hub: StreamHub, store: Store) -> tuple[Telling, StartedRun]:
-    """A run that was expected before it began."""
+    """Return a run that was expected before it began."""
     run_id = new_id()
     started = hub.expect(run_id)
     assert started is not None
@@ -63,7 +63,7 @@ def begun(hub: StreamHub, store: Store) -> tuple[Telling, StartedRun]:
 
 
 def looks(store: Store) -> int:
-    """How often Redis was asked for a run."""
+    """Return how often Redis was asked for a run."""
     return int(store.client.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"])
 
 
@@ -83,7 +83,7 @@ def in_thread(call: Callable[[], RunEnd]) -> Future[RunEnd]:
 
 
 def waiters_of_all_kinds(hub: StreamHub, run: Telling, started: StartedRun) -> list[Future[RunEnd]]:
-    """Two threads, and two coroutines on each of two loops."""
+    """Start two waiting threads, and two waiting coroutines on each of two loops."""
 
     async def two() -> RunEnd:
         first, second = await asyncio.gather(*(hub.await_ended(run.run_id, started=started) for _ in range(2)))

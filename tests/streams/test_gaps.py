@@ -1,4 +1,4 @@
-"""Events that left the log before they were read: a reader is told in the stream, and reads on."""
+"""Events that were trimmed before they were read: the stream reports the gap, and the reader continues."""
 
 from __future__ import annotations
 

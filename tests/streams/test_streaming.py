@@ -1,4 +1,4 @@
-"""Events published while a run goes on: live, replayed, filtered."""
+"""Events published during a run: live, replayed, filtered."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_each_event_reaches_the_reader_while_the_step_that_wrote_it_still_
             for n in range(3):
                 seen.clear()
                 ctx.write_event_to_stream(Progress(n=n))
-                await asyncio.wait_for(seen.wait(), 10)  # only a reader that has got it lets the step go on
+                await asyncio.wait_for(seen.wait(), 10)  # the step continues only after a reader has the event
             return StopEvent(result="published")
 
     handler = Live().run()

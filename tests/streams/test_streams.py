@@ -185,7 +185,7 @@ async def test_an_unknown_run_is_named_on_an_event_loop(hub: StreamHub) -> None:
         await hub.await_ended("nobody")
 
 
-# -- what is shown -----------------------------------------------------------------------------------------------------
+# -- filters -----------------------------------------------------------------------------------------------------------
 
 
 def test_step_states_are_shown_on_request(hub: StreamHub, run: Telling) -> None:

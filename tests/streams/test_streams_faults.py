@@ -1,4 +1,4 @@
-"""Readers over lost messages, lost connections, a killed Redis, a trimmed log and their own slowness."""
+"""Readers with lost messages, lost connections, a killed Redis, a trimmed log and their own slowness."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from umbel.orchestration.streams.reader import StreamHub
 from umbel.orchestration.streams.watch import EndedWatch
 from umbel.workers.embedded.configuration import free_port
 
-#: So long that nothing is found by looking now and then.
+#: So long that polling finds nothing.
 NEVER = 600.0
 
 
@@ -345,7 +345,7 @@ def test_a_reader_slower_than_its_run_goes_back_to_the_log(redis: KillableRedis,
     for start in range(2, 500, 20):  # meanwhile the reader is busy
         run.tell(*range(start, start + 20))
         run.apply(*[Trace("go", "preparing", "<enqueued>", "app.A")] * 20)
-    following = stream.gi_frame.f_locals["following"]  # a generator hides nothing
+    following = stream.gi_frame.f_locals["following"]  # reads the local variable of the generator
     assert len(following._buffer) <= 10
     threading.Thread(target=run.end).start()
     got.extend(numbers(stream))

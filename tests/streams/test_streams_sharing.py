@@ -76,7 +76,7 @@ def test_a_closed_hub_refuses_waiting_and_new_readers(store: Store, run: Telling
     reading = Reading(hub.reader(run.run_id))
     eventually(lambda: is_followed(run), "it waits")
 
-    StreamHub.close(hub)  # its portal goes on
+    StreamHub.close(hub)  # its portal stays open
 
     with pytest.raises(WorkflowRuntimeError, match="hub is closed"):
         reading.next()
@@ -93,7 +93,7 @@ def test_a_forked_child_connects_again_and_leaves_the_parents_readers_alone(hub:
     assert next(inherited).envelope == event(PROGRESS, n=1)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of threads and fork; it is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of threads and fork
         child = os.fork()
     if child == 0:
         try:
@@ -161,7 +161,7 @@ def test_a_watch_hears_every_run_that_ends_in_any_shard(hub: StreamHub, store: S
     eventually(lambda: not store.client.pubsub_channels(), "nothing is subscribed any more")
 
 
-# -- many readers, busy loops, readers that go away --------------------------------------------------------------------
+# -- many readers, busy loops, readers that leave ----------------------------------------------------------------------
 
 
 async def test_a_thousand_readers_at_one_position_cost_one_read_of_the_log(hub: StreamHub, run: Telling) -> None:

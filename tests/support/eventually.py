@@ -1,4 +1,4 @@
-"""Waiting for a condition: look until it holds, and fail with its description when it does not in time."""
+"""Waiting for a condition: poll until it holds, or fail with its description on timeout."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: Long enough for a slow machine: a test that fails here has waited in vain.
+#: Long enough for a slow machine: a timeout means that the condition never holds.
 SECONDS = 90.0
-#: From one look to the next: it grows, so that many who wait leave the processor to what they wait for.
+#: Poll intervals grow, so that many waiting tests leave the processor to the code they wait for.
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.05
 
 
@@ -24,7 +24,7 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = SECONDS
 
 
 async def eventually_async(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
-    """Poll until the condition holds, and return its value; the event loop runs on meanwhile."""
+    """Poll until the condition holds, and return its value; the event loop keeps running."""
     deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
     while not (found := condition()):
         assert time.monotonic() < deadline, f"still not: {what}"

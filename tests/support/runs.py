@@ -1,4 +1,4 @@
-"""What several tests look for in a run's stream."""
+"""What several tests read from a run's stream."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from umbel.handler import WorkflowHandler
 
 
 async def idle(handler: WorkflowHandler) -> None:
-    """Wait until no step of the run is at work."""
+    """Wait until no step of the run is executing."""
     async for event in handler.stream_events(expose_internal=True):
         if isinstance(event, WorkflowIdleEvent):
             return
 
 
 async def events_of(handler: WorkflowHandler, cls: type[Any]) -> list[Any]:
-    """All events of a class that are in the stream when the run has ended, umbel's own included."""
+    """Return all events of a class in the stream of the ended run, including umbel's own."""
     return [event async for event in handler.stream_events(expose_internal=True) if type(event) is cls]
 
 
 async def published(handler: WorkflowHandler, cls: type[Any], times: int = 1) -> list[Any]:
-    """The first events of a class that the run publishes; `handler` itself has read nothing by that."""
+    """Return the first `times` events of a class that the run publishes; the position of `handler` does not change."""
     found: list[Any] = []
     async for event in attach(handler.run_id).stream_events(types=[cls]):
         found.append(event)

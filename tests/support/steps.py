@@ -17,7 +17,7 @@ StateT = TypeVar("StateT")
 
 
 class Ctx(StepContextMarker, Generic[StateT]):
-    """Annotated like the real context."""
+    """A context for annotations, like the real one."""
 
 
 class Counter(BaseModel):
@@ -33,7 +33,7 @@ class B(Event):
 
 
 def config_of(function: Any) -> StepConfig:
-    """What the decorator has read from a function."""
+    """Return the config that the decorator has read from a function."""
     config = function._step_config
     assert isinstance(config, StepConfig)
     return config
@@ -49,7 +49,7 @@ def decorated(function: Any, **options: Any) -> StepConfig:
 
 
 def refused(function: Any, **options: Any) -> str:
-    """The text of the error with which `@step` refuses a function."""
+    """Return the text of the error with which `@step` refuses a function."""
     with pytest.raises(WorkflowValidationError) as caught:
         decorated(function, **options)
     return str(caught.value)

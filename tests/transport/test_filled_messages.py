@@ -1,4 +1,4 @@
-"""Messages that are filled in rather than sent through Celery: what is in them, and when there are none."""
+"""Messages that are filled in from a template instead of sent through Celery: their content, and when none are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Malformed broker messages, and what they must not cost."""
+"""Malformed broker messages, and the damage they must not cause."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def _message(content: Any = None, *, without: str = "", **changes: Any) -> bytes:
-    """A proper message for `note`, and then something about it that is not."""
+    """Return a valid message for `note`, with changes that make it malformed."""
     content = json.dumps([["folder", "name"], {}, {}] if content is None else content).encode()
     properties = {"delivery_tag": "tag", "delivery_info": {"exchange": "", "routing_key": "work"}}
     message = {
@@ -137,7 +137,7 @@ def test_a_broadcast_that_is_malformed_is_dropped(place: Place) -> None:
 
 @pytest.mark.parametrize("raw", [b"{not json", b'{"body": "x"}'], ids=["no JSON", "no properties"])
 def test_kombus_own_transport_stumbles_over_a_message_that_makes_no_sense(raw: bytes, place: Place) -> None:
-    """When this fails, kombu has learned it and `Channel._brpop_read` may go."""
+    """When this fails, kombu handles it and `Channel._brpop_read` can be removed."""
     worker = place.worker("--concurrency", "1", kind="stock")
 
     place.server.ask("LPUSH", "work", raw)

@@ -1,4 +1,4 @@
-"""The Redis transport, with real Redis servers that are killed and real Celery workers that must live."""
+"""The Redis transport, with real Redis servers that are killed and real Celery workers that must survive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def break_connections(server: Server, worker: Worker) -> None:
-    """Cut all connections of the worker while Redis lives, and wait until it consumes over a new one."""
+    """Cut all connections of the worker while Redis runs, and wait until it consumes over a new one."""
     connected, last = worker.says("Connected to"), server.consumers()
     for kind in ("pubsub", "normal"):
         server.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
@@ -83,7 +83,7 @@ def test_a_message_that_waited_in_the_worker_runs_after_an_outage(place: Place) 
 
 
 def test_kombus_own_transport_ends_in_an_outage(place: Place) -> None:
-    """When this fails, kombu has learned it and `Channel._connparams` may go."""
+    """When this fails, kombu handles it and `Channel._connparams` can be removed."""
     worker = place.worker("--concurrency", "2", kind="stock")
     place.start_holding(worker, "task")
 
@@ -131,7 +131,7 @@ def test_a_broken_connection_repeats_nothing_that_waits_in_a_thread_pool(place: 
 
 
 def test_kombus_own_transport_repeats_what_runs_when_a_connection_breaks(place: Place) -> None:
-    """When this fails, kombu has learned it and `QoS.restore_unacked_once` may go."""
+    """When this fails, kombu handles it and `QoS.restore_unacked_once` can be removed."""
     worker = place.worker("--pool", "threads", "--concurrency", "6", kind="stock")
     place.start_holding(worker, "a", "b", "c")
 
@@ -168,7 +168,7 @@ def test_a_task_whose_process_dies_after_a_broken_connection_is_put_back(place: 
     place.await_all_acknowledged()
 
 
-# Redis that refuses
+# Redis refuses commands
 
 
 def test_a_redis_out_of_memory_ends_no_worker_and_loses_no_message(place: Place) -> None:
@@ -208,7 +208,7 @@ def test_a_redis_that_became_a_replica_ends_no_worker_and_gets_its_acks_later(pl
     assert worker.is_alive()
 
 
-# Many at a time
+# Batched fetches
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_only_messages_of_umbels_own_are_taken_many_at_a_time_unless_that_is_swi
     place.await_all_acknowledged()
 
 
-# Beside kombu's own transport
+# Alongside kombu's own transport
 
 
 def test_stock_workers_share_queues_and_restore_what_was_left_behind(place: Place) -> None:

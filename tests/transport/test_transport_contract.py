@@ -1,4 +1,4 @@
-"""How the Redis transport is selected, and what it rests on in kombu and Celery."""
+"""How the Redis transport is selected, and the kombu and Celery code that it depends on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from umbel.orchestration.model.errors import ConfigurationError
 from umbel.workers.transport import channel as transport
 from umbel.workers.transport import unacked
 
-#: Our class -> the one it changes.
+#: umbel's class -> the one it overrides.
 OVERRIDDEN: dict[type, type] = {
     transport.Connection: kombu.Connection,
     transport.Message: virtual.Message,
@@ -31,7 +31,7 @@ OVERRIDDEN: dict[type, type] = {
     unacked.QoS: stock.QoS,
 }
 
-#: What is overridden, replaced as a whole, or counted on line by line -> how the SHA-256 of its source begins.
+#: Code that is overridden, replaced as a whole or relied on -> the first digits of the SHA-256 of its source.
 SOURCES = {
     "celery.app.base:Celery._connection": "8c73001d4137",
     "celery.concurrency.thread:TaskPool.on_apply": "5b5ead7fb32e",

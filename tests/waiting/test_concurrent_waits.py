@@ -1,4 +1,4 @@
-"""Waits of one step that begin at the same time, in tasks of its own."""
+"""Concurrent waits of one step, in its own tasks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def grouped(*tools: Awaitable[str]) -> list[str]:
 
 
 async def answered(handler: WorkflowHandler) -> list[str]:
-    """Answer each question with its own tool's name, and return what was asked."""
+    """Answer each question with its tool's name, and return what was asked."""
     asked = []
     async for event in handler.stream_events():
         if isinstance(event, InputRequiredEvent):

@@ -1,4 +1,4 @@
-"""Many steps of one run wait at once: each decision is made once, and looks at what concerns it only."""
+"""Many concurrently waiting steps of one run: each decision is made once, and reads only the waiters it concerns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAN = plan_of(step("begin", START), step("ask", "A", num_workers=2 * WIDTH), st
 
 
 class CountingStore(Store):
-    """Counts scripts, and the waiters that were read to decide where events go."""
+    """Counts scripts, and the waiters that are read for routing decisions."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -48,7 +48,7 @@ class CountingStore(Store):
 
 
 class Crowd:
-    """A run of many steps that wait at once, and an engine that does everything at once."""
+    """A run of many concurrently waiting steps, and an engine that does everything concurrently."""
 
     def __init__(self, store: BlockingStore) -> None:
         self.store, self.counting = store, store.wrapped
@@ -131,7 +131,7 @@ def test_answers_are_decided_once_while_other_steps_begin_to_wait(crowd: Crowd) 
     crowd.store.call(at_once)
 
     assert crowd.counting.scripts["send"] == half
-    assert crowd.counting.scripts["commit"] <= half + 5  # those that saw no index yet
+    assert crowd.counting.scripts["commit"] <= half + 5  # those that did not see an index yet
     assert {waiter.requirements["n"] for waiter in crowd.store.surroundings(crowd.run.run_id).waiters} == {
         numbered(work) for work in works[half:]
     }
@@ -143,7 +143,7 @@ def test_what_steps_return_beside_many_waits_is_decided_once(crowd: Crowd) -> No
     crowd.commit([(work, waits_for(work, n=numbered(work))) for work in works[:half]])
     again = [event("A", n=n) for n in range(half)]
     crowd.send(*again)
-    late = [crowd.run.claim("ask") for _ in again]  # they know that somebody waits
+    late = [crowd.run.claim("ask") for _ in again]  # they know that there is a waiter
     crowd.count_from_here()
     crowd.commit([(work, Returned(event("Note"))) for work in late])
 

@@ -1,4 +1,4 @@
-"""What a step computes once, however often it is executed."""
+"""`ctx.once`: a step computes a value once, however often it is executed."""
 
 from __future__ import annotations
 

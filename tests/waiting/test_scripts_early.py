@@ -1,4 +1,4 @@
-"""What a step does before its end, and what comes from outside: flush, send, collect, waiters and the inbox."""
+"""Operations before a step's end and from outside: flush, send, collect, waiters and the inbox."""
 
 from __future__ import annotations
 

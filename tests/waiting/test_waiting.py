@@ -90,7 +90,7 @@ class Score(HumanResponseEvent):
     points: int = Field(ge=0)
 
 
-#: What a sender without the class knows of it.
+#: What a sender without the class knows about it.
 AnyScore = model_of({"points": {"type": None, "required": True}}, "Score", __name__, HumanResponseEvent)
 
 

@@ -1,4 +1,4 @@
-"""Runs that wait for a human: they outlive every process, are answered once, and cost no process anything meanwhile."""
+"""Runs that wait for a human: they survive every process, are answered once, and use no process while they wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from umbel.workers.embedded.supervisor import Supervisor
 
 
 def waiters(deployment: Deployment, run_ids: Iterable[str]) -> int:
-    """How many waits these runs have between them."""
+    """Return how many waits these runs have in total."""
     store = deployment.store
     pipeline = store.client.pipeline(transaction=False)
     for run_id in run_ids:
@@ -46,7 +46,7 @@ def test_200_waiting_runs_outlive_the_death_of_every_process_and_are_answered_on
             deployment.runtime = Runtime(deployment.settings)
             handlers = [deployment.runtime.attach(run_id) for run_id in run_ids]
             assert waiters(deployment, run_ids) == 200
-            for n, handler in enumerate(handlers[:100]):  # nobody is there to take these answers
+            for n, handler in enumerate(handlers[:100]):  # no worker is running when these answers arrive
                 handler.send_event(flows.Answer(n=n, text="first"))
                 handler.send_event(flows.Answer(n=n, text="second"))
             assert waiters(deployment, run_ids) == 100
@@ -54,13 +54,13 @@ def test_200_waiting_runs_outlive_the_death_of_every_process_and_are_answered_on
                 deployment.worker(name, "support.flows.waiting")
             for n, handler in enumerate(handlers[100:], 100):
                 handler.send_event(flows.Answer(n=n, text="first"))
-                with suppress(WorkflowRuntimeError):  # the first one has ended the run already
+                with suppress(WorkflowRuntimeError):  # the first answer has ended the run already
                     handler.send_event(flows.Answer(n=n, text="second"))
 
             assert [handler.result(40) for handler in handlers] == [[n, "first"] for n in range(200)]
             for what in ("asked", "resumed"):
                 times = Counter(each["run"] for each in deployment.effects(what))
-                expected = 1 if what == "resumed" else 2  # a step that waits is executed again from its top
+                expected = 1 if what == "resumed" else 2  # a step that waits is executed again from the top
                 assert times == dict.fromkeys(run_ids, expected)
             for run_id in run_ids:
                 executions = deployment.executions(run_id)

@@ -1,5 +1,5 @@
-"""umbel in a Celery app: settings, what it adds to a worker, reports of continued steps, delivery to itself.
+"""umbel in a Celery app: settings, boot steps of the worker, reports of continued steps, direct and self-delivery.
 
-The pool and the transport have their own rooms.
+The pool and the transport are packages of their own.
 Read `app.py` first.
 """

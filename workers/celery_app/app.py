@@ -1,7 +1,7 @@
-"""umbel inside a Celery app: `install()` on your own, `create_app()` for one of umbel's.
+"""umbel inside a Celery app: `install()` adds it to your app, `create_app()` makes an app for umbel alone.
 
-Celery stays Celery: options are set on umbel's own tasks, never app-wide; settings that would break umbel are refused
-with the reason, and everything else is left alone.
+`install()` sets options on umbel's own tasks, never app-wide. It refuses settings that would break umbel, with the
+reason, and leaves everything else alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .worker_log import WorkerLog
 
 logger = logging.getLogger("umbel.install")
 
-#: What `create_app` sets; docs/running-in-production.md says why. An app of the user's own is not changed.
+#: What `create_app` sets; docs/running-in-production.md gives the reasons. `install` does not set these.
 APP_SETTINGS: dict[str, Any] = {
     "task_serializer": "json",
     "accept_content": ["json"],
@@ -94,10 +94,10 @@ class Installation:
 
         Args:
             workflow: The workflow.
-            to_run: It is an instance that is about to be run here.
+            to_run: Whether it is an instance that is about to be run here.
 
         Raises:
-            WorkflowValidationError: It cannot be built, does not fit together, or shares its name with another one.
+            WorkflowValidationError: It cannot be built, is invalid, or has the name of another workflow.
         """
         registered = self.registry.add(workflow, to_run=to_run)
         WorkflowDefinition.ensure_valid(registered.workflow)
@@ -155,7 +155,7 @@ class Installation:
         return CeleryDispatcher(self.app, portal, grouped=self.settings.grouped_scripts)
 
     def _takes(self, plan: Plan, step: StepPlan) -> bool:
-        """Whether this worker may continue with a step past the broker: it could also have got it from a queue."""
+        """Whether this worker may continue with a step locally: it must be able to receive it from a queue, too."""
         if self.paused_workflows.covering(plan.workflow):
             return False
         if worker_state.should_stop is not None or worker_state.should_terminate is not None:
@@ -166,7 +166,7 @@ class Installation:
 
     @property
     def steps_begun(self) -> int:
-        """How many attempts of steps this process has begun."""
+        """How many attempts this process has begun."""
         executors = (self._executor, self._loop_executor)
         return sum(executor.attempts.begun for executor in executors if executor is not None)
 
@@ -181,7 +181,7 @@ class Installation:
         self.runtime.close()
 
     def end_executors(self) -> None:
-        """Give back what this process holds, send what it has counted, and stop executing."""
+        """Hand back the work that this process holds, send its counters, and stop executing."""
         with self._lock:
             executor, self._executor = self._executor, None
             on_loop, self._loop_executor = self._loop_executor, None
@@ -200,12 +200,12 @@ def install(app: Celery, *workflows: Registrable, settings: Settings | None = No
     Args:
         app: Any Celery app with a Redis or AMQP broker.
         *workflows: Instances, classes or factories.
-        settings: By default from `UMBEL_*`; without a Redis URL there, the app's broker is used if it is a Redis.
+        settings: By default from `UMBEL_*`; if those have no Redis URL, the app's broker is used if it is Redis.
 
     Raises:
         ConfigurationError: The app is configured in a way that breaks umbel; the text says how to fix it.
         NotConfigured: There is no Redis for the state.
-        WorkflowValidationError: A workflow cannot be built or does not fit together.
+        WorkflowValidationError: A workflow cannot be built or is invalid.
     """
     settings = Settings.from_environment() if settings is None else settings
     settings = _completed(app, settings)
@@ -227,7 +227,7 @@ def install(app: Celery, *workflows: Registrable, settings: Settings | None = No
         installation.end_executors()
 
     signals.worker_process_shutdown.connect(close_executor, weak=False)
-    signals.worker_shutdown.connect(end_executors, weak=False)  # the pools in one process have no signal of their own
+    signals.worker_shutdown.connect(end_executors, weak=False)  # solo and threads send no process signal
     app.steps["worker"].add(SweepStep)
     app.steps["consumer"].add(ParkingStep)
     for workflow in workflows:
@@ -259,7 +259,7 @@ def create_app(settings: Settings, *workflows: Registrable) -> Celery:
 
 
 def _completed(app: Celery, settings: Settings) -> Settings:
-    """Take from the app what the settings do not say."""
+    """Fill in from the app what the settings leave unset."""
     missing: dict[str, Any] = {}
     broker = app.conf.broker_url
     if settings.redis_url is None:
@@ -283,10 +283,10 @@ def _refuse_what_breaks(app: Celery) -> None:
 
 
 def _routed(app: Celery, task: str) -> str | None:
-    """The queue that the app's `task_routes` name for a task; None if they do not.
+    """The queue to which the app's `task_routes` send a task; None if they do not mention it.
 
     Raises:
-        ConfigurationError: They route it in another way, which umbel cannot follow.
+        ConfigurationError: They route it without naming a queue, which umbel does not support.
     """
     route = Router(prepare(app.conf.task_routes)).lookup_route(task, (), {}, {}, None)
     if not route:

@@ -45,7 +45,7 @@ from ..transport.channel import Channel, ReceivedMessage
 
 logger = logging.getLogger("umbel.worker")
 
-#: How often a worker looks for others that have been silent for long.
+#: How often a worker removes others that have been silent for long from the directory.
 _FORGET_SECONDS = 60.0
 
 
@@ -56,7 +56,7 @@ async def count_refused(store: Store) -> None:
 
 
 def refuse(runtime: Runtime, message: Any, fault: str) -> None:
-    """Log a malformed message on one of umbel's queues, count it, and keep it where the broker is a Redis."""
+    """Log and count a malformed message of umbel's; quarantine it if it came through umbel's transport."""
     about = {"action": "message_refused"}
     logger.error("A message for task %r was refused: %s.", message.headers.get("task"), fault, extra=about)
     if isinstance(message.channel, Channel) and isinstance(message._raw, ReceivedMessage):
@@ -70,7 +70,7 @@ def refuse(runtime: Runtime, message: Any, fault: str) -> None:
 class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
     """The sweep of a worker's main process, on a portal of its own.
 
-    It also announces the worker, takes up parked work, and fences processes of this host that have died.
+    It also announces the worker, redispatches parked work, and fences processes of this host that have died.
     """
 
     #: After the pool has forked its children: forking a process that has threads is unsafe.
@@ -91,8 +91,9 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         """Start sweeping.
 
         Raises:
-            ConfigurationError: Redis is too old, holds a deployment with other values, or refuses its user what umbel
-                needs, and so this worker ends. One that does not answer is waited for.
+            ConfigurationError: Redis is too old, holds a deployment with other settings, or denies its user a
+                permission that umbel needs. The worker then ends. If Redis does not answer, the worker starts and
+                retries.
         """
         settings = self.installation.settings
         self._store = Store(
@@ -138,7 +139,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             )
 
     def look_for_dead(self) -> None:
-        """A process of this worker has died: find out which, and hand back what it held, now instead of soon."""
+        """Wake the sweep at once, as when a process of this worker has died and its work must be rescheduled."""
         self._portal.loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
@@ -146,7 +147,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         dispatcher = CeleryDispatcher(self.installation.app, self._portal)
         sweep = Sweep(Engine(store, dispatcher), dispatcher.backlog)
         packer = Packer(store)
-        sweep.is_behind = True  # the look with which this worker started had the turn, and nothing came of it
+        sweep.is_behind = True  # start() took this worker's turn to sweep, but settled nothing
         is_examined = False
         take_up_at = forget_at = 0.0
         while not self._is_stopping:
@@ -166,7 +167,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                         if time.monotonic() >= forget_at:
                             await forget_silent(store)
                             forget_at = time.monotonic() + _FORGET_SECONDS
-                    except StoreUnavailable as error:  # of shard 0; where others are reached, runs go on there
+                    except StoreUnavailable as error:  # of shard 0; runs on the shards that answer continue
                         about = {"action": "sweep_postponed"}
                         logger.warning("the worker could not announce itself: %s", error, extra=about)
                     if found.parked and time.monotonic() >= take_up_at:
@@ -188,9 +189,9 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         await self._leave(store)
 
     def _examine(self) -> bool:
-        """Log once, at the start, which settings of Redis may lose what it acknowledges; False if it does not answer.
+        """Log which Redis settings may lose acknowledged writes. Returns False if this must be tried again.
 
-        A server that forbids the question is not examined.
+        A server that denies its user these commands is not examined.
         """
         try:
             servers = ask_servers(self.installation.settings.redis_url)
@@ -206,10 +207,10 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
         return True
 
     async def _fence(self, sweep: Sweep, owners: Mapping[int, Sequence[str]]) -> None:
-        """Fence owners whose process was on this very host and is certainly dead, whichever worker it belonged to.
+        """Fence owners whose process ran on this host and is certainly dead, whichever worker it belonged to.
 
-        In each pass: nothing need wait for the lease of a worker that was killed beside a living one, nor for a pool
-        that has not noticed yet that a child is dead.
+        Because every pass does this, work of a killed worker on this host need not wait until its lease expires, nor
+        until a pool notices that its child is dead.
         """
         dead = {owner for names in owners.values() for owner in names if process_is_dead(owner)}
         for shard, names in owners.items():
@@ -217,10 +218,10 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
                 await sweep.lose_owner(owner, shard=shard, known_dead=True)
 
     async def _take_up_parked(self, sweep: Sweep, dispatcher: CeleryDispatcher) -> None:
-        """Dispatch again what is parked and can be executed here.
+        """Redispatch parked work that this worker can execute.
 
-        Not only at the start: as long as workers without the code take messages from the same queue, as in a rolling
-        deploy, they park again. So this worker delivers to itself, past the queue, what it has room for.
+        Not only at the start: during a rolling deploy, workers without the code take messages from the same queue and
+        park the work again. For the same reason this worker delivers what it has room for to itself, not to the queue.
         """
         store = sweep.store
         for registered in self.installation.registry:
@@ -258,7 +259,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
 
 
 class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
-    """Parks umbel's messages whose task this worker lacks; Celery would reject them before umbel's code runs."""
+    """Parks the work of umbel's messages whose task this worker lacks; Celery alone would reject such messages."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -289,7 +290,7 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
                 return
             step = message.headers["task"].rpartition(".")[2]
             if (task := installation.registry.task_of(workflow, step)) in consumer.strategies:
-                # The sender knows another set of workflows: whether tasks have the short name follows from that.
+                # The sender has other workflows loaded, and these decide whether a task has its short name.
                 message.headers["task"] = task
                 consumer.task_consumer.on_message(message)
                 return
@@ -298,13 +299,13 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
                 runtime = installation.runtime
                 is_parked = runtime.portal.call(runtime.engine.leases.park(run_id, work_id, workflow, step))
             except Exception as error:
-                # Left unacknowledged it would be delivered again and again; the unclaimed index has the work.
+                # Unacknowledged, the message would be redelivered forever. The work stays in the unclaimed index.
                 about = {"action": "park_failed"}
                 logger.warning("could not park %s: %s", message.headers.get("id"), error, extra=about)
             else:
                 is_loaded = installation.registry.find(workflow) is not None
                 logger.log(
-                    logging.ERROR if is_parked else logging.DEBUG,  # else its work no longer exists
+                    logging.ERROR if is_parked else logging.DEBUG,  # not parked: the work no longer exists
                     "This worker cannot run step %r of workflow %r: %s. The work is parked until a worker that has the "
                     "code starts. Loaded here: %s.",
                     step,

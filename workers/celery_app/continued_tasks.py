@@ -1,8 +1,8 @@
-"""Steps that a worker continues with past the broker, shown to monitors as Celery tasks of their own.
+"""Shows monitors each step that a worker continues with, for which there is no message, as a Celery task.
 
-Celery makes task events and signals for messages. For a step without a message they are made here, with the id that its
-message would have had. Signals are sent on the loop's thread, as for its other tasks; events by the thread that sends
-all others, with one wake-up for all that are pending.
+Celery emits task events and signals for messages. For a step without a message they are emitted here, with the id that
+its message would have had. Signals are sent on the loop's thread, as for its other tasks. Events are sent on the hub's
+thread, like all others, with one wake-up for all that are pending.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SIGNALS = (signals.task_postrun, signals.task_success, signals.task_failure, si
 
 
 class ContinuedTasks:
-    """Reports them, if task events are enabled. Called by the loop's thread."""
+    """Reports continued steps as task events, signals and log lines. Called on the loop's thread."""
 
     def __init__(self, app: Celery) -> None:
         """Args:
@@ -45,7 +45,7 @@ class ContinuedTasks:
         self._lock = threading.Lock()
 
     def attach(self, consumer: Any) -> None:
-        """The consumer of the worker, which has the event dispatcher and the hub; another one after a reconnect."""
+        """Set the worker's consumer, which has the event dispatcher and the hub; called after each connect."""
         self._consumer = consumer
 
     @property
@@ -53,11 +53,11 @@ class ContinuedTasks:
         return getattr(self._consumer, "event_dispatcher", None)
 
     def began(self, work: Work, plan: Plan) -> None:
-        """An attempt begins. `ended` follows in any case."""
+        """Report that an attempt begins. A call of `ended` always follows."""
         task = self._app.tasks[plan.by_name[work.step].task]
         if logger.isEnabledFor(logging.DEBUG) or sends_task_events(self._eventer):
             self._announce(task, _dispatch_of(work))
-        follow_contexts(task.request_stack)  # this worker may never have got a message of this task
+        follow_contexts(task.request_stack)  # done for messages, but this task may not have had one here
         _task_stack.push(task)
         task.request_stack.push(LazyTaskRequest(partial(self._fields, work)))
         if signals.task_prerun.receivers:
@@ -88,7 +88,7 @@ class ContinuedTasks:
         }
 
     def ended(self, work: Work, plan: Plan, text: str, failed: AttemptFailed | None, seconds: float) -> None:
-        """It has ended: with this result text, or failed."""
+        """Report that the attempt has ended, with a result text or a failure."""
         task = self._app.tasks[plan.by_name[work.step].task]
         is_logged = failed is not None or logger.isEnabledFor(logging.DEBUG)
         try:
@@ -172,5 +172,5 @@ def _arguments_of(dispatch: Dispatch) -> tuple[str, str, int]:
 
 
 def _dispatch_of(work: Work) -> Dispatch:
-    """The dispatch that would have been sent for it."""
+    """The dispatch that would have been sent for the work."""
     return Dispatch(work.run_id, work.work_id, work.dispatches, work.step, "", 0)

@@ -1,11 +1,11 @@
-"""Dispatches handed from the transport straight to the asyncio pool, past kombu's and Celery's consumers.
+"""Hands dispatches from the transport straight to the asyncio pool, bypassing kombu's and Celery's consumers.
 
-On their way through kombu and Celery a message is decoded, checked, logged, reported, scheduled and counted by layers
-that have nothing to do for a dispatch of umbel's unless something is set up that watches it or holds it back. Where
-nothing is, its three ids go to the pool at once, with a request that shows Celery the rest when it looks
-(`pool/lazy_request.py`). Remote control, shutdown, prefetch and acknowledgements work on that request as on any other.
+On its way through kombu and Celery a message is decoded, checked, logged, reported, scheduled and counted. For a
+dispatch of umbel's these layers have nothing to do unless something observes or delays messages. If nothing does, the
+dispatch's three ids go straight to the pool, with a request that builds everything else only when Celery reads it
+(`pool/lazy_request.py`). Remote control, shutdown, prefetch and acknowledgements treat it like any other request.
 
-Anything unusual about the worker, the step or the message takes the ordinary way.
+If anything about the worker, the step or the message is unusual, the message takes the ordinary way.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .paused_workflows import PausedWorkflows
 
 logger = logging.getLogger("umbel.worker")
 
-#: Signals that Celery sends for each task; the transport itself listens to the first.
+#: Signals that Celery sends for each task, with umbel's own number of receivers: the transport has one on the first.
 _SIGNALS = {
     "task_received": (signals.task_received, 1),
     "task_prerun": (signals.task_prerun, 0),
@@ -52,9 +52,9 @@ class DirectDelivery:
 
     def __init__(self, settings: Settings, registry: Registry, paused: PausedWorkflows) -> None:
         """Args:
-        settings: Of the deployment.
+        settings: The settings of the deployment.
         registry: The workflows that the worker serves.
-        paused: Of their steps none begins here: their messages take the ordinary way.
+        paused: The paused workflows; their messages take the ordinary way, which holds the work.
         """
         self._settings, self._registry, self._paused = settings, registry, paused
         self._logged: list[str] = []
@@ -62,7 +62,7 @@ class DirectDelivery:
         self._plain_tasks: dict[str, bool] = {}
 
     def attach(self, consumer: Any) -> None:
-        """The consumer of the worker; another one, with another channel, after a reconnect."""
+        """Set the worker's consumer; called after each connect, which makes a new channel."""
         self._consumer = consumer
         channel = consumer.task_consumer.channel
         if isinstance(channel, Channel) and isinstance(consumer.pool, AsyncPool):
@@ -72,9 +72,9 @@ class DirectDelivery:
     # -- what switches it off ------------------------------------------------------------------------------------------
 
     def reasons(self) -> Iterator[str]:
-        """Why messages take the ordinary way through Celery; nothing where they are delivered directly.
+        """Why messages take the ordinary way through Celery; empty if they are delivered directly.
 
-        Asked for each message, so that what is switched on at run time takes effect at once.
+        Evaluated for each message, so that what is enabled at run time takes effect at once.
         """
         consumer = self._consumer
         if not self._settings.direct_delivery:
@@ -103,7 +103,10 @@ class DirectDelivery:
             yield f"{task.name} has hooks or options of its own in the Celery app"
 
     def all_reasons(self) -> list[str]:
-        """What is in the way for this worker, or else for some of its steps. Called by any thread; logs changes."""
+        """Why direct delivery is off for this worker, or else for some of its steps; logs changes.
+
+        May be called from any thread.
+        """
         consumer = self._consumer
         if consumer is None:
             return []
@@ -132,13 +135,13 @@ class DirectDelivery:
     # -- a message: the hub's thread -----------------------------------------------------------------------------------
 
     def take(self, envelope: ReceivedMessage, channel: Channel) -> bool:
-        """Deliver a message directly; False if it has to take the ordinary way, and nothing has happened."""
+        """Deliver a message directly; False, without any effect, if it has to take the ordinary way."""
         headers = envelope.get("headers")
         if not isinstance(headers, dict) or HEADER not in headers or self._paused.covering(headers[HEADER]):
             return False
         consumer = self._consumer
         if consumer.task_consumer is None or consumer.task_consumer.channel is not channel:
-            return False  # it arrived over a connection that is being given up
+            return False  # it arrived over a connection that is being closed
         if envelope.queue not in channel.connection._callbacks:
             return False
         if _is_unsettled(consumer) or any(self.reasons()):
@@ -167,7 +170,7 @@ def _is_unsettled(consumer: Any) -> bool:
 
 
 def _body_of(envelope: ReceivedMessage, headers: dict[str, Any], channel: Channel) -> list[Any] | None:
-    """A message's body if it is a dispatch as umbel sends them, and nothing is to be done about it by Celery."""
+    """A message's body if it is an ordinary dispatch of umbel's that needs no handling by Celery; else None."""
     task_id, properties = headers.get("id"), envelope.get("properties")
     if not isinstance(task_id, str) or not isinstance(properties, dict) or task_id in worker_state.revoked:
         return None

@@ -1,4 +1,4 @@
-"""The end of a worker process on SIGTERM: in time, and also where it is process 1 of a container."""
+"""Ends a worker process in time after SIGTERM, also if it is process 1 of a container."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from celery import Celery, signals
 
 logger = logging.getLogger("umbel.worker")
 
-#: After a worker was asked to give up what still runs, so much later it ends whatever runs: threads cannot be stopped,
-#: and Celery waits for a task in a child process that it had not yet seen begin when it was asked.
+#: How long after SIGQUIT the process is ended by force. Threads cannot be stopped, and Celery waits for a task in a
+#: child process if it had not seen that task begin when SIGQUIT arrived.
 _GIVE_UP_SECONDS = 10.0
 
 
 def limit_drain(app: Celery, seconds: float) -> None:
-    """Let running steps go on for so long after the first SIGTERM, and then end the worker.
+    """Let running steps continue for a limited time after the first SIGTERM, then end the worker.
 
-    What still runs is given up and runs elsewhere. Celery would wait for it however long it takes.
+    Steps that still run then are abandoned and run elsewhere. Celery alone would wait for them without a limit.
 
     Args:
-        app: The worker's; nothing else runs in this process.
-        seconds: How long steps may go on.
+        app: The worker's app; nothing else runs in this process.
+        seconds: How long steps may continue.
     """
 
     def give_up() -> None:
@@ -36,7 +36,7 @@ def limit_drain(app: Celery, seconds: float) -> None:
             seconds,
             extra={"action": "drain_over"},
         )
-        app.conf.worker_soft_shutdown_timeout = 0  # it has been waited for already
+        app.conf.worker_soft_shutdown_timeout = 0  # the time to finish has passed already
         os.kill(os.getpid(), signal.SIGQUIT)
         time.sleep(_GIVE_UP_SECONDS)
         for child in active_children():

@@ -21,18 +21,18 @@ class PausedQueues:
         self._paused: set[str] = set()
 
     def attach(self, consumer: Any) -> None:
-        """The consumer of the worker; another one after a reconnect."""
+        """Set the worker's consumer; called after each connect."""
         self._consumer = consumer
 
     def before_start(self, paused: Collection[str]) -> None:
-        """Leave out what is paused before this worker consumes anything."""
+        """Deselect the paused queues before this worker consumes anything."""
         self._paused = set(paused) & set(self._app.amqp.queues.consume_from)
         for queue in self._paused:
             self._app.amqp.queues.deselect(queue)
         self._say("does not take messages from %s, which is paused", self._paused)
 
     def follow(self, paused: Collection[str]) -> None:
-        """Bring the consumer to what is paused now. May be called by any thread."""
+        """Stop consuming queues that are paused now, and resume the others. May be called from any thread."""
         consumer = self._consumer
         if consumer is None or getattr(consumer, "task_consumer", None) is None:
             return

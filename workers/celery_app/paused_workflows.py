@@ -21,13 +21,13 @@ class PausedWorkflows:
 
     def __init__(self, runtime: Runtime) -> None:
         """Args:
-        runtime: Of the deployment.
+        runtime: The runtime of the deployment.
         """
         self._runtime = runtime
         self._names: frozenset[str] = frozenset()
 
     def follow(self, paused: Collection[str]) -> None:
-        """What is paused now."""
+        """Set the workflows that are paused now."""
         before, self._names = self._names, frozenset(paused)
         for names, text in ((self._names - before, "no more"), (before - self._names, "again")):
             if names:
@@ -38,9 +38,9 @@ class PausedWorkflows:
         return covered_by(workflow, self._names) if self._names and isinstance(workflow, str) else None
 
     def holds(self, message: Any) -> bool:
-        """Hold what a message dispatches if it is of a paused workflow; False if it is to be executed.
+        """Hold the work that a message dispatches if its workflow is paused; False if the work is to be executed.
 
-        *Promise:* when that fails, nothing is lost: unclaimed work is dispatched again.
+        *Promise:* if holding it fails, nothing is lost: unclaimed work is redispatched.
         """
         name = self.covering((message.headers or {}).get(HEADER))
         if name is None or message_fault(message.payload) is not None:

@@ -1,4 +1,4 @@
-"""The end of a worker, or of a pool child, that has done enough or has grown too large: for code that leaks."""
+"""Ends a worker or a pool child after a number of steps, or when it uses too much memory: for code that leaks."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .app import Installation
 
 logger = logging.getLogger("umbel.worker")
 
-#: Between two looks at what the process has done and how large it is.
+#: Interval between checks of the step count and the memory.
 _LOOK_SECONDS = 1.0
 _STATM = Path("/proc/self/statm")
 
 
 def recycle(installation: Installation, *, max_steps: int | None, max_memory_mb: int | None, prefork: bool) -> None:
-    """Limit how many steps a process executes and how large it grows. To be called before the worker starts.
+    """Limit how many steps a process executes and how much memory it uses. To be called before the worker starts.
 
-    In the prefork pool Celery replaces each child that has reached a limit after its step. In the other pools the
-    worker itself then ends as after SIGTERM, within `UMBEL_DRAIN_SECONDS`: something has to start another one.
-    *Promise:* what is running ends, or is executed again elsewhere; nothing is lost.
+    In the prefork pool, Celery replaces a child that has reached a limit after its current step. In the other pools,
+    the worker itself ends as after SIGTERM, within `UMBEL_DRAIN_SECONDS`; something has to start another one.
+    *Promise:* running steps finish, or are executed again elsewhere; nothing is lost.
     """
     if prefork:
         conf = installation.app.conf
@@ -52,7 +52,7 @@ def _end_in_time(installation: Installation, max_steps: int | None, max_memory_m
 
 
 def memory_mb() -> int:
-    """Resident memory of this process; where the system does not say, the most it ever had."""
+    """Resident memory of this process in MB; its peak where the system does not report the current value."""
     try:
         return int(_STATM.read_text().split()[1]) * resource.getpagesize() >> 20
     except OSError:

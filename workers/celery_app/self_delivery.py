@@ -1,4 +1,4 @@
-"""Dispatches that a worker delivers to itself, past the broker.
+"""Dispatches that a worker delivers to itself, bypassing the broker.
 
 Parked work is resumed by a worker that has the code. Dispatched through the queue, it might reach a worker that lacks
 the code and be parked again, repeatedly while workers of both kinds run, as in a rolling deploy.
@@ -21,19 +21,20 @@ logger = logging.getLogger("umbel.worker")
 
 
 class SelfDelivery:
-    """Delivery of a worker to itself; it needs a consumer on umbel's Redis transport."""
+    """Delivery from a worker to itself; it needs a consumer on umbel's Redis transport."""
 
     def __init__(self) -> None:
         self._consumer: Any = None
 
     def attach(self, consumer: Any) -> None:
-        """The consumer of the worker; another one after a reconnect."""
+        """Set the worker's consumer; called after each connect."""
         self._consumer = consumer
 
     def dispatch(self, plan: Plan, dispatches: Sequence[Dispatch], dispatcher: CeleryDispatcher) -> list[Dispatch]:
-        """Take what this worker consumes and has room for; the rest is returned, to be dispatched through the broker.
+        """Take what this worker consumes and has room for; return the rest, to be dispatched through the broker.
 
-        Promise: what is taken may get lost, as any dispatch may; the sweep then redispatches it. Called by any thread.
+        Promise: what is taken may be lost, as any dispatch may; the sweep then redispatches it. May be called from any
+        thread.
         """
         consumer = self._consumer
         channel = getattr(getattr(consumer, "task_consumer", None), "channel", None)
@@ -55,7 +56,7 @@ class SelfDelivery:
         return [dispatch for dispatch in dispatches if dispatch not in taken]
 
     def _deliver(self, message: bytes, queue: str) -> None:
-        """On the hub's thread: as if the message had been fetched."""
+        """Admit a message as if it had been fetched; runs on the hub's thread."""
         try:
             self._consumer.task_consumer.channel.admit(message, queue)
         except Exception as error:

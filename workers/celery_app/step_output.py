@@ -1,4 +1,4 @@
-"""What steps print: whole lines with the name of their step, however many steps print at once."""
+"""What steps print: whole lines with the name of their step, even if many steps print concurrently."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ...tasks.context.step_fields import keep_printed
 
 logger = logging.getLogger("umbel.output")
 
-#: Characters of a line after which it is passed on although it has not ended.
+#: An unfinished line that is longer than this is passed on as it is.
 _MAX_CHARACTERS = 64 * 1024
 
 
 class StepOutput(io.TextIOBase):
-    """Stands for `sys.stdout` or `sys.stderr` in a worker.
+    """Replaces `sys.stdout` or `sys.stderr` in a worker.
 
-    Each step's text is gathered until its line ends, or until `print(…, end="")` has ended. What is written outside of
-    steps is gathered per thread.
+    Each step's text is buffered until its line ends, or until `print(…, end="")` has ended. What is written outside of
+    steps is buffered per thread.
     """
 
     def __init__(self, say: Callable[[str, dict[str, Any]], None]) -> None:
         """Args:
-        say: Gets each line, and the fields of a log record about it.
+        say: Called with each line and the fields of a log record about it.
         """
         self._say = say
         self._lock = threading.Lock()
@@ -44,8 +44,8 @@ class StepOutput(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Gather text, and pass on the lines that have ended."""
-        if getattr(self._of_threads, "is_saying", False):  # a log handler that fails writes here about that
+        """Buffer text, and pass on the lines that have ended."""
+        if getattr(self._of_threads, "is_saying", False):  # a failing log handler reports its error here
             stream: TextIO | None = sys.__stderr__
             return stream.write(text) if stream is not None else 0
         context = current_context.get()
@@ -59,7 +59,7 @@ class StepOutput(io.TextIOBase):
         return len(text)
 
     def _begun(self, context: Context[Any] | None) -> list[str]:
-        """The beginning of a line."""
+        """The buffer with the unfinished line of this step, or of this thread."""
         if context is None:
             found: list[str] = vars(self._of_threads).setdefault("begun", [])
             return found
@@ -82,15 +82,15 @@ class StepOutput(io.TextIOBase):
 
 
 def log_line(line: str, about: dict[str, Any]) -> None:
-    """As a record of level WARNING, as Celery logs what tasks print."""
+    """Log a line with level WARNING, as Celery logs what tasks print."""
     if line.strip():
         logger.warning("%s", line, extra=about)
 
 
 def print_line(line: str, about: dict[str, Any]) -> None:
-    """As it is, to standard error."""
+    """Print a line unchanged to standard error."""
     stream: TextIO | None = sys.__stderr__
     if stream is not None:
-        with suppress(OSError):  # nobody reads any more: no failure of the step
+        with suppress(OSError):  # a closed pipe must not fail the step
             stream.write(f"{line}\n")
             stream.flush()

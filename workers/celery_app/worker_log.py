@@ -1,4 +1,4 @@
-"""Logging of umbel's own workers: the root logger of an application that has configured it is not touched."""
+"""Logging of umbel's own workers, which leaves a root logger alone that the application has configured."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from celery.app.log import Logging
 
-#: Whose records a worker's log consists of; a log level of the worker is theirs.
+#: The loggers whose records make up a worker's log, and to which its log level applies.
 _OURS = ("celery", "umbel")
 
 
 class WorkerLog(Logging):  # type: ignore[misc]  # Celery is untyped
     """Sets up a worker's log.
 
-    Celery gives the root logger the worker's level even where the application has set up handlers and a level of its
-    own (`worker_hijack_root_logger` is about handlers only). Here that level is only for the loggers of Celery and
-    umbel then. A root logger without handlers is set up as Celery does it.
+    Celery gives the root logger the worker's level even if the application has set up its own handlers and level
+    (`worker_hijack_root_logger` is about handlers only). Here, the level then applies only to the loggers of Celery
+    and umbel. A root logger without handlers is set up as Celery does it.
     """
 
     def _configure_logger(self, logger: Any, logfile: Any, loglevel: Any, *options: Any, **more: Any) -> None:

@@ -8,8 +8,8 @@ from .interrupts import next_interrupt_ends
 def main() -> None:
     """Run the command of `sys.argv`. Exit codes: 0 success, 1 an error that was printed, 2 a usage error, 130 Ctrl-C.
 
-    Until a command is imported, and after it has ended, nothing has begun that Ctrl-C would have to end cleanly: an
-    exception in the middle of Python's imports or of its end would be shown as a traceback.
+    Before a command is imported and after it has ended, there is nothing that must end cleanly, so Ctrl-C ends the
+    process at once: an exception during Python's imports or exit would be shown as a traceback.
     """
     next_interrupt_ends()
     try:

@@ -1,4 +1,4 @@
-"""`key=value …` and `--input`: an event's fields as the command line gives them."""
+"""`key=value …` and `--input`: an event's fields on the command line."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def field_arguments(command: F) -> F:
 def read_fields(pairs: Sequence[str], input_text: str | None, cls: type[Event] | None = None) -> dict[str, Any]:
     """The fields of both.
 
-    `KEY:=VALUE` is JSON. `KEY=VALUE` is read by the type of the field: text where the field is text; JSON where that is
-    a value of the field, and else text again. Where the type is not known, valid JSON is JSON.
+    `KEY:=VALUE` is JSON. `KEY=VALUE` is read by the type of the field: a text field takes VALUE as text; another field
+    takes it as JSON if that is a value of the field, else as text. If the type is unknown, valid JSON is read as JSON.
 
     Args:
-        pairs: As given.
-        input_text: Of `--input`.
+        pairs: The `KEY=VALUE` arguments.
+        input_text: The value of `--input`.
         cls: The event's class, if it is known.
 
     Raises:

@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 def next_interrupt_ends() -> None:
     """Let the next Ctrl-C end this process at once; what it has started ends with it."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a script's background jobs
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # it is ignored in background jobs of a script
         signal.signal(signal.SIGINT, _end)
 
 

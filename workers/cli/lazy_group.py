@@ -25,7 +25,7 @@ class Lazy(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are given by location."""
+    """A group that knows its commands by location."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, Lazy], aliases: Mapping[str, str], **options: Any) -> None:
         """Args:
@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
         if location is None:
             return None
         was_enabled = gc.isenabled()
-        gc.disable()  # what is imported stays: to look for garbage in it is up to a tenth of a worker's start
+        gc.disable()  # imported objects stay; looking for garbage in them takes up to a tenth of a worker's start
         try:
             module = importlib.import_module(location.module, __package__)
         finally:
@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a mistyped one, name the nearest."""
+        """Find the command; for a mistyped one, suggest the nearest."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

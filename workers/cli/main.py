@@ -47,7 +47,7 @@ COMMANDS = {
     "completion": Lazy(".checks.completion", "completion", "Print the completion script of bash, zsh or fish."),
     "flower": Lazy(".start.flower", "flower", "Start Flower, Celery's monitor, on this deployment."),
 }
-#: Former names of commands; they work and are not listed.
+#: Former names of commands, which still work but are not listed.
 ALIASES = {"dead": "failed"}
 
 

@@ -1,4 +1,4 @@
-"""Whether the live workers of a deployment execute a workflow, and with the code that a command was given."""
+"""Whether the live workers of a deployment execute a workflow, and whether they have the same code as a command."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ...tasks.client.runtime import Runtime
 from ...tasks.client.workflow import Workflow
 from ...tasks.workflow.source import Source, source_of
 
-#: Seconds that `umbel dev` is given to load code that was just changed, and after which that is said.
+#: Seconds that `umbel dev` may take to load changed code, and seconds after which the wait is reported.
 _RELOAD_SECONDS, _SAY_SECONDS = 20.0, 1.5
 _POLL_SECONDS = 0.2
 
 
 class OtherCode(ConfigurationError):
-    """A worker would execute steps of this workflow with other code than the command was given."""
+    """A worker would execute steps of this workflow with code other than the command's."""
 
 
 async def missing_worker(store: Store, workflow: str, target: str = "…") -> str | None:
@@ -39,12 +39,12 @@ def await_same_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], N
     """Wait until all live workers of a deployment on this machine have this process's code of a workflow.
 
     Args:
-        runtime: Of the deployment.
-        workflow: As it is loaded here.
+        runtime: The deployment's runtime.
+        workflow: The workflow as it is loaded here.
         say: Prints a line.
 
     Raises:
-        OtherCode: One still has other code after some time; with both paths.
+        OtherCode: A worker has code from another file, or still has other code after some time.
         StoreUnavailable: Redis did not answer.
     """
     source = source_of(type(workflow))
@@ -64,7 +64,7 @@ def await_same_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], N
 
 
 def warn_of_other_code(runtime: Runtime, workflow: Workflow, say: Callable[[str], None]) -> None:
-    """Say if a live worker, which may be on another machine, has other code; its path may well be another one."""
+    """Print a line if a live worker has other code. It may be on another machine, so another path alone is ignored."""
     source = source_of(type(workflow))
     differing = _differing(runtime, workflow, source)
     if differing is not None and source is not None and differing[1].digest != source.digest:

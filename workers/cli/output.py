@@ -9,18 +9,18 @@ from typing import Any
 
 import click
 
-#: Characters that a terminal obeys instead of showing them, and those that turn the direction of text.
+#: Control characters, which a terminal obeys instead of showing them, and characters that change the text direction.
 _OBEYED = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {ord("\n"), ord("\t")}
 _AS_ESCAPES = {code: repr(chr(code))[1:-1] for code in _OBEYED}
 
 
 def visible(text: str) -> str:
-    """Text of whatever origin as a terminal can show it: what the terminal would obey is written as an escape."""
+    """Text of any origin, made safe for a terminal: characters that the terminal would obey become escapes."""
     return text.translate(_AS_ESCAPES)
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print text that may contain what events, results and errors hold."""
+    """Print text that may contain values of events, results and errors."""
     click.echo(visible(text), err=err)
 
 

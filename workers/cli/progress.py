@@ -34,7 +34,7 @@ _BAR_COLUMNS = 14
 
 @dataclass(slots=True)
 class StepCount:
-    """What has happened in one step so far; instants are this process's own clock."""
+    """What has happened in one step so far; instants are of this process's monotonic clock."""
 
     started: int = 0
     over: int = 0
@@ -54,7 +54,7 @@ class StepCount:
 
     @property
     def asleep(self) -> int:
-        """Work items that wait for an event: suspended more often than one of them was resumed."""
+        """Work items that wait for an event: the number of suspensions minus that of resumptions."""
         return max(0, self.waiting - max(0, self.started - self.total)) if self.total else 0
 
     @property
@@ -71,7 +71,7 @@ class Progress:
     began_at: float = field(default_factory=time.monotonic)
 
     def expects(self, totals: Mapping[str, int]) -> None:
-        """Note how many work items each step has got so far."""
+        """Set how many work items each step has received so far."""
         for name, total in totals.items():
             self._step(name).total = total
 
@@ -112,7 +112,7 @@ class JournalTail:
         """Args:
         store: The deployment.
         run_id: The run.
-        steps: Names of its steps: an entry may also lead to child runs, which are counted where they are runs.
+        steps: Names of its steps. An entry may also lead to child runs, which are not counted here.
         """
         self._store, self._run_id, self._steps = store, run_id, steps
         self._last: Entry | int = 0
@@ -121,7 +121,7 @@ class JournalTail:
 
     @property
     def totals(self) -> dict[str, int]:
-        """How many work items each step has got, as far as the journal was read."""
+        """How many work items each step has received, as far as the journal has been read."""
         return {
             name: len(self._reached.get(name, ())) + self._staged[name] for name in {**self._reached, **self._staged}
         }
@@ -136,7 +136,7 @@ class JournalTail:
         return found
 
     def _count(self, data: Any) -> None:
-        """What an entry led to; a fan-in is named once for each event that it gathers."""
+        """Count the work that an entry led to, by id: a fan-in is named once for each event that it collects."""
         if isinstance(data, dict):
             for group in data.get("led_to") or ():
                 if group["s"] in self._steps:
@@ -148,10 +148,10 @@ class Display(Protocol):
     """How progress is shown."""
 
     def begin(self, run_id: str) -> None:
-        """Show which run it is."""
+        """Show the run's id."""
 
     def show(self, progress: Progress, *, is_last: bool = False) -> None:
-        """Show it, unless it was shown very recently."""
+        """Show the progress, unless it was shown very recently."""
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -210,7 +210,7 @@ def _table(progress: Progress, now: float) -> Table:
 
 
 def _bar(step: StepCount) -> RenderableType:
-    """How many of a fan-out's events the step is through with."""
+    """A bar that shows how many of a fan-out's events the step has finished."""
     if step.total < 2:
         return ""
     bar, text = Table.grid(padding=(0, 1)), f"{step.settled} of {step.total}"

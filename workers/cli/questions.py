@@ -1,4 +1,4 @@
-"""What a run waits for, as people are asked: the question, its time limit, and the command that answers it."""
+"""The open questions of a run, as shown to people: the text, its time limit, and the command that answers it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .output import instant
 
 @dataclass(frozen=True, slots=True)
 class OpenQuestion:
-    """A step waits for an event from outside.
+    """A step that waits for an event from outside.
 
     Attributes:
-        id: Equal as long as the same wait goes on.
+        id: Stays the same as long as the same wait lasts.
         step: The step.
         event: Class name of the event it waits for.
         asked: The question's text; empty if none was published.
@@ -38,7 +38,7 @@ class OpenQuestion:
     fields: tuple[str, ...]
 
     def lines(self, run_id: str) -> list[str]:
-        """As it is shown."""
+        """The lines to print."""
         asked = f": {self.asked}" if self.asked else ""
         limit = f" (until {instant(self.until)})" if self.until is not None else ""
         answer = " ".join((self.event, *self.fields))
@@ -51,7 +51,7 @@ async def open_questions(store: Store, run_id: str, classes: Iterable[type[Event
     Args:
         store: The deployment.
         run_id: The run.
-        classes: Event classes whose fields are known, besides those that are loaded.
+        classes: Further event classes whose fields are known.
 
     Raises:
         RunNotFound: There is no such run.
@@ -81,8 +81,8 @@ async def open_questions(store: Store, run_id: str, classes: Iterable[type[Event
 async def announced_events(store: Store) -> dict[str, type[Event]]:
     """Classes with the fields of the events from outside that the workers announce, by wire name.
 
-    Fields that are not required have None, whatever their type is. What plain types do not say (limits, validators,
-    models) is checked by the worker that takes the event.
+    Fields that are not required default to None, whatever their type. What plain types do not express (limits,
+    validators, models) is checked by the worker that accepts the event.
 
     Raises:
         StoreUnavailable: Redis did not answer.
@@ -93,7 +93,7 @@ async def announced_events(store: Store) -> dict[str, type[Event]]:
 
 
 def question_text(asked: Envelope | None) -> str:
-    """The text of a published question: its only text, else all its fields."""
+    """The text of a published question: its only text field, else all its fields as JSON."""
     if asked is None:
         return ""
     fields = fields_of(asked.value())
@@ -104,9 +104,9 @@ def question_text(asked: Envelope | None) -> str:
 
 
 def answer_fields(cls: type[Event] | None, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """`key=value` for what is required of an answer, `key=…` for what people fill in."""
+    """`key=value` for values that the answer must have, `key=…` for required fields that people fill in."""
     required = [name for name, field in cls.model_fields.items() if field.is_required()] if cls is not None else []
     if cls is HumanResponseEvent and not given:
-        required = ["response"]  # it declares no field, and by custom its answer is called so
+        required = ["response"]  # it declares no field; by convention its answer has this name
     filled = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items()]
     return (*filled, *(f"{name}=…" for name in required if name not in given))

@@ -23,7 +23,7 @@ class LoadedServer:
     Attributes:
         server: The server.
         worker_targets: The targets a worker must load for it.
-        is_own: A target defines the server, with its own options.
+        is_own: Whether a target defines the server, with its own options.
     """
 
     server: WorkflowServer
@@ -32,18 +32,18 @@ class LoadedServer:
 
 
 def load_server(texts: Sequence[str], make: Callable[[], WorkflowServer]) -> LoadedServer:
-    """Load targets and serve them.
+    """Load targets and make a server for them.
 
-    Each workflow is served under the last part of its name, or the full name if two end alike; an agent of LlamaIndex
-    under the agent's name. Clients may send the
-    events of its steps and all others that its module defines.
+    Each workflow is served under the last part of its name, or the full name if two have the same last part; an agent
+    of LlamaIndex under the agent's name. Clients may send the events of its steps and all others that its module
+    defines.
 
     Args:
         texts: Targets; one of them may be a module that defines a `WorkflowServer`, or `module:name` of one.
         make: Makes a server if no target defines one.
 
     Raises:
-        TargetError: A target cannot be loaded, has nothing to serve, or several servers are defined.
+        TargetError: A target cannot be loaded or has nothing to serve, or several servers are defined.
         WorkflowValidationError: A workflow cannot be built; the message says how to register it.
     """
     own: dict[int, WorkflowServer] = {}
@@ -91,7 +91,7 @@ def _short_name(workflow: Workflow) -> str:
 
 
 def _events_beside(workflow: Workflow) -> list[type[Event]]:
-    """Event classes of the workflow's module: steps may wait for events that are in no signature."""
+    """Event classes that the workflow's module defines: steps may wait for events that are in no signature."""
     cls = type(workflow)
     namespace = vars(sys.modules[cls.__module__])
     own = (each for each in namespace.values() if isinstance(each, type) and issubclass(each, Event))

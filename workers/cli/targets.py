@@ -47,8 +47,8 @@ class Target:
     """A parsed TARGET.
 
     Attributes:
-        text: As given.
-        file: The file, if it names one.
+        text: The text as given.
+        file: The file, if the text names one.
         module: The dotted name to import.
         root: The folder that must be on `sys.path`.
         name: The name within the module; None for all workflows.
@@ -62,7 +62,7 @@ class Target:
 
 
 def load_targets(texts: Iterable[str]) -> list[Registrable]:
-    """Load several targets; see `load_target`. A workflow that several of them name appears once."""
+    """Load several targets; see `load_target`. A workflow that several targets name appears once."""
     found: dict[int, Registrable] = {}
     for text in texts:
         found.update((id(each), each) for each in load_target(text))
@@ -72,7 +72,7 @@ def load_targets(texts: Iterable[str]) -> list[Registrable]:
 def load_target(text: str) -> list[Registrable]:
     """Import a target and find its workflows.
 
-    An instance replaces its class: one in the module, or preferably one given to `umbel.register()` by any loaded
+    An instance replaces its class: preferably one that any loaded module passed to `umbel.register()`, else one in the
     module. Classes are not built here, so that their mistakes can be reported one by one.
 
     Raises:
@@ -99,7 +99,7 @@ def load_module(text: str) -> tuple[Target, ModuleType]:
 
 
 def companions(texts: Iterable[str]) -> list[Registrable]:
-    """The other workflows in the modules of targets that name one workflow: steps may start runs of them.
+    """The workflows in the modules of targets that name a single workflow, whose steps may start runs of the others.
 
     Instances that are variables of the module come first.
     """
@@ -118,7 +118,7 @@ def load_workflow(text: str) -> Workflow:
     """Load a target that is exactly one workflow, and build it.
 
     Raises:
-        TargetError: As `load_target`, or it has several workflows.
+        TargetError: As for `load_target`, or the target has several workflows.
         WorkflowValidationError: It cannot be built; the message says how to register it.
     """
     found = load_target(text)
@@ -177,7 +177,7 @@ def _install(_context: click.Context, _parameter: click.Parameter, given: bool) 
 
 
 def llama_index_option(command: F) -> F:
-    """Add `--llama-index`, which takes effect before anything of the user's is imported."""
+    """Add `--llama-index`, which takes effect before any user code is imported."""
     option: Any = click.option(
         "--llama-index",
         is_flag=True,
@@ -231,7 +231,7 @@ def _import_failed(target: Target, error: BaseException) -> NoReturn:
 
 
 def _is_of_the_user(frame: FrameType) -> bool:
-    """Whether a frame is the import call, or neither Python's import machinery nor one of umbel's decorators."""
+    """Whether a frame is this module's import call, or belongs neither to Python's import machinery nor to umbel."""
     module = str(frame.f_globals.get("__name__"))
     return module == __name__ or not module.startswith(("importlib.", "umbel."))
 
@@ -240,7 +240,7 @@ def _is_of_the_user(frame: FrameType) -> bool:
 
 
 def _preferred(chosen: Registrable) -> Registrable:
-    """The instance registered for a class, the latest one; else the class."""
+    """The latest instance registered for a class; else the class."""
     instances = (_built(each) for each in reversed(declared))
     return next((each for each in instances if type(each) is chosen), chosen)
 
@@ -312,7 +312,7 @@ def _contents(module: ModuleType) -> str:
 
 
 def _is_for_llama_index(value: object) -> bool:
-    """Whether it is a workflow or an agent of LlamaIndex that is not umbel's, as it was loaded without `install()`."""
+    """Whether it is LlamaIndex's own workflow or agent, not umbel's, because it was loaded without `install()`."""
     mro = (value if isinstance(value, type) else type(value)).__mro__
     return any(cls.__name__ == "Workflow" and cls.__module__.partition(".")[0] in _LLAMA_INDEX for cls in mro)
 

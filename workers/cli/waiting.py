@@ -1,4 +1,4 @@
-"""Why a run may wait in vain: nobody accepts what was sent, or its workflow is paused."""
+"""Why a run may not continue: no step accepts an event, or its workflow is paused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...orchestration.store.verbs import Store
 
 
 async def unaccepted_events(store: Store, run_id: str) -> str | None:
-    """A sentence that names the events of a run that no step accepts and none has waited for so far; None if all are.
+    """A sentence that names a run's events that no step has accepted or waited for so far; None if there are none.
 
     Raises:
         StoreUnavailable: Redis did not answer.

@@ -9,7 +9,7 @@ from .redis_rules import Finding
 
 
 def breaking_settings(conf: Any) -> Iterator[tuple[str, str]]:
-    """Settings with which umbel cannot work, each with its fix."""
+    """Settings that make umbel unusable, each with its fix."""
     if conf.task_always_eager:
         yield "task_always_eager executes tasks in the caller, past broker and leases", "set it to False"
     if not {"json", "application/json"} & set(conf.accept_content or ()):
@@ -43,7 +43,7 @@ def _surprising_settings(conf: Any) -> Iterator[tuple[str, str]]:
 
 
 def judge_settings(conf: Any) -> Iterator[Finding]:
-    """Settings that break umbel, and settings whose effect will surprise."""
+    """Settings that break umbel, and settings with surprising effects."""
     for text, fix in breaking_settings(conf):
         yield Finding("danger", "celery", f"{text}.", f"{fix[0].upper()}{fix[1:]}.")
     for text, fix in _surprising_settings(conf):

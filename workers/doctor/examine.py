@@ -1,7 +1,7 @@
 """What is wrong with a deployment, or may become so: Redis, broker, Celery settings, workers, unclaimed work.
 
-Reads only, in a few dozen commands whatever the number of runs. An examination goes as far as it can: a server that
-does not answer is a finding too.
+Reads only, with a few dozen commands regardless of the number of runs. An examination goes as far as it can: a server
+that does not answer is a finding, too.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     Args:
         settings: Its settings, with a Redis URL.
         app: The Celery app that its workers use.
-        is_embedded: The Redis is umbel's own embedded one.
-        is_own_app: umbel made the app, so its settings need no check.
+        is_embedded: Whether the Redis is umbel's own embedded one.
+        is_own_app: Whether umbel made the app, so that its settings need no check.
     """
     findings = [] if is_own_app else list(judge_settings(app.conf))
     findings += _broker(settings, app)
@@ -68,7 +68,7 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
             found.at(name) for name in servers if name for found in judge_node(servers[name], lease_seconds=lease)
         ]
         if any(each.release is not None and not each.release.is_new_enough for each in servers.values()):
-            return findings  # it would refuse whatever else is asked
+            return findings  # a server that is too old would reject the further commands
         portal.call(_examine_state(Store(connection_to(settings.redis_url or "", portal), settings), findings))
     except ConfigurationError as error:
         findings.append(Finding("danger", "deployment", str(error), "Nothing else was examined."))
@@ -97,7 +97,7 @@ def _unseen(settings: Settings) -> Finding:
 
 
 def remove_unused_libraries(settings: Settings) -> list[str]:
-    """Remove the libraries of functions that no announced worker uses; their names.
+    """Remove the function libraries that no announced worker uses, and return their names.
 
     Raises:
         StoreUnavailable: Redis does not answer.
@@ -157,7 +157,7 @@ def _known_password(settings: Settings) -> Iterator[Finding]:
 
 
 async def _examine_state(store: Store, findings: list[Finding]) -> None:
-    """Add what is found; also what was found before Redis stopped answering."""
+    """Append findings as they are made, so that those from before Redis stopped answering are kept."""
     workers, paused = await seen_workers(store), await pauses(store)
     findings += _workers(workers)
     findings += _paused(paused)

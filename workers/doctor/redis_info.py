@@ -1,4 +1,4 @@
-"""What a Redis server reports about itself. Reads only; works where CONFIG and ACL are forbidden."""
+"""What a Redis server reports about itself. Reads only; works even if CONFIG and ACL are forbidden."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _ASKED = (
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """What a server reports about itself; None is what it does not report.
+    """What a server reports about itself; None for what it does not report.
 
     Attributes:
-        release: What it is.
+        release: Its product and version.
         replicas: How many replicas are connected to it.
-        min_replicas: How many replicas must keep up for it to take writes.
+        min_replicas: How many replicas must keep up for it to accept writes.
         saves: When it writes snapshots; empty means never.
         is_cluster: Whether it is a node of a Redis Cluster although the URL names a single server.
         has_password: Whether clients have to log in.
         bind: Addresses it listens on; empty or `*` means all.
-        is_protected: Whether it answers only its own machine as long as it has no password.
+        is_protected: Whether it answers only clients on its own machine while it has no password.
         skips_fsync: Whether it ignores `appendfsync` while it rewrites its log.
         loads_cut_log: Whether it starts on a log whose end is missing, as after a power cut.
-        node_timeout_seconds: After how long without an answer its cluster takes a node for failed.
-        covers_all: Whether all nodes of its cluster refuse everything while one of them is away without a replica.
+        node_timeout_seconds: After how long without an answer its cluster considers a node failed.
+        covers_all: Whether all nodes of its cluster refuse everything while a primary is down without a replica.
     """
 
     release: Release | None
@@ -67,7 +67,7 @@ class RedisInfo:
 
 
 def ask_servers(url: str) -> dict[str, RedisInfo]:
-    """Ask the state Redis about itself: under an empty name, or each primary of a cluster under host and port.
+    """Ask the state Redis about itself. Keys of the result: an empty name, or host:port of each primary of a cluster.
 
     Raises:
         ConfigurationError: The URL is not a Redis URL.

@@ -1,4 +1,4 @@
-"""Whether a Redis server is fit to keep the state, judged by what it reports about itself."""
+"""Whether a Redis server is suitable for the state, judged by what it reports about itself."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .redis_info import RedisInfo
 
 Level = Literal["fine", "note", "warning", "danger"]
 
-#: Releases that first had the fixes of October 2025 for Lua (CVE-2025-49844, -46817, -46818, -46819), per series. A
-#: series that is older than all of them, or in between and not listed, never got them.
+#: First releases with the Lua fixes of October 2025 (CVE-2025-49844, -46817, -46818, -46819), per series. Series that
+#: are older than these, or in between and not listed, never got them.
 _LUA_FIXES = {
     "Redis": ((7, 2, 11), (7, 4, 6), (8, 0, 4), (8, 2, 2)),
     "Valkey": ((7, 2, 11), (8, 0, 6), (8, 1, 4), (9, 0, 0)),
 }
 
-#: So long the nodes of a cluster need, more or less, to promote a replica once they agree that its primary failed.
+#: Approximate time that a cluster takes to promote a replica once its nodes agree that the primary has failed.
 _PROMOTION_SECONDS = 2.0
 
-#: Used part of `maxmemory` from which on a warning is given.
+#: Fraction of `maxmemory` in use above which there is a warning.
 _NEARLY_FULL = 0.8
 
 
@@ -30,10 +30,10 @@ class Finding:
     """One result of an examination.
 
     Attributes:
-        level: `danger` loses data or stops everything; `warning` may do harm some day.
+        level: `danger` loses data or stops everything; `warning` may do harm later.
         about: What was examined, in a word or two.
         text: What was found.
-        fix: What to do about it; empty when nothing is to be done.
+        fix: What to do about it; empty if there is nothing to do.
     """
 
     level: Level
@@ -42,7 +42,7 @@ class Finding:
     fix: str = ""
 
     def at(self, name: str) -> Finding:
-        """The same of one node of a cluster, which the text names unless all is well; without a name, itself."""
+        """The finding for a named node of a cluster: unless it is `fine`, its text begins with the name, if any."""
         return replace(self, text=f"{name}: {self.text}") if name and self.level != "fine" else self
 
 
@@ -51,7 +51,7 @@ def judge_server(server: RedisInfo, *, is_private: bool) -> Iterator[Finding]:
 
     Args:
         server: The server.
-        is_private: It is umbel's embedded one, whose password nobody else has.
+        is_private: Whether it is umbel's embedded one, whose password nobody else has.
     """
     yield from _version(server, is_private=is_private)
     yield from what_loses_data(server)
@@ -61,7 +61,7 @@ def judge_server(server: RedisInfo, *, is_private: bool) -> Iterator[Finding]:
 
 
 def judge_node(server: RedisInfo, *, lease_seconds: float) -> Iterator[Finding]:
-    """Judge what a primary of a cluster is set to, as a node of it.
+    """Judge the cluster settings of a primary.
 
     Args:
         server: The primary.
@@ -87,7 +87,7 @@ def judge_node(server: RedisInfo, *, lease_seconds: float) -> Iterator[Finding]:
 
 
 def what_loses_data(server: RedisInfo) -> Iterator[Finding]:
-    """Those findings that decide whether acknowledged changes are kept."""
+    """The findings that decide whether acknowledged changes are kept."""
     yield from _role(server)
     yield from _durability(server)
     yield from _replicas(server)

@@ -1,4 +1,4 @@
-"""An embedded Redis server, started with its owner and ended with it; what to run on it is in `local` and `cli`.
+"""An embedded Redis server that starts and ends with its owner; what to run on it is in `local` and `cli`.
 
 Read `redis_server.py` first.
 """

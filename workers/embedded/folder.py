@@ -19,7 +19,7 @@ from .configuration import read_address
 _LOG_TAIL_LINES = 20
 #: Files and folders that mark the folder of a project.
 PROJECT_MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
-#: Of each data file, this much is searched for what is in it.
+#: How many bytes of each data file are searched for run keys.
 _LOOKED_AT_BYTES = 64 << 20
 #: The key of a run, and what a server writes about itself at the beginning of a data file.
 _RUN_KEY = re.compile(rb"\{\w+\}:run:([\w.~-]+)")
@@ -35,8 +35,8 @@ def state_folder(name: str | None = None, *, environ: Mapping[str, str] | None =
     """The folder of an embedded server: `$UMBEL_STATE_DIR/<name>`, else `~/.local/state/umbel/<name>`.
 
     Args:
-        name: Of the state; None is the project's own, see `project_state`.
-        environ: Environment variables; None is this process's.
+        name: The name of the state; None means the project's own, see `project_state`.
+        environ: Environment variables; None means those of this process.
 
     Raises:
         ConfigurationError: The name cannot be a folder's, or there is no home folder.
@@ -61,8 +61,8 @@ def state_folder(name: str | None = None, *, environ: Mapping[str, str] | None =
 def project_state(folder: Path) -> str:
     """The name of the state of the project that a folder belongs to.
 
-    A project is the nearest folder upwards with one of `PROJECT_MARKS` in it, below the home folder; without one, the
-    folder itself. So two projects never execute each other's code.
+    The project is the nearest folder that contains one of `PROJECT_MARKS`: the folder itself or one of its parents
+    below the home folder. If there is none, it is the folder itself. So two projects never execute each other's code.
     """
     folder = folder.resolve()
     home = Path(os.path.expanduser("~"))
@@ -74,7 +74,7 @@ def project_state(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ServerFolder:
-    """Names of the files in a server's folder, which need not exist."""
+    """Paths of the files in a server's folder, which need not exist."""
 
     path: Path
 
@@ -85,7 +85,7 @@ class ServerFolder:
 
     @property
     def users_lock(self) -> Path:
-        """Held shared by each user of the server; exclusively by the one that stops it."""
+        """Held shared by each user of the server, and exclusively by the user that stops it."""
         return self.path / "users.lock"
 
     @property
@@ -99,7 +99,7 @@ class ServerFolder:
         return self.path / "server.log"
 
     def is_served_from(self, working_folder: Path) -> bool:
-        """Whether a server with this working folder serves this folder, and not one that it was copied from."""
+        """Whether a server with this working folder serves this folder, not another one that this is a copy of."""
         try:
             return working_folder.samefile(self.path)
         except OSError:
@@ -112,7 +112,7 @@ class ServerFolder:
         return ""
 
     def contents(self) -> str:
-        """What the data is, read without a server: who wrote it, how much, when, and about how many runs."""
+        """A description of the data, read without a server: number of runs (approximate), size, last write, writer."""
         files = [file for file in sorted(self.path.glob("appendonlydir/*")) if file.is_file()]
         size, used_at, runs, writer = 0, 0.0, set(), "an unknown server"
         for file in files:
@@ -128,7 +128,7 @@ class ServerFolder:
         return f"about {len(runs):,} runs ({size / 1e6:,.1f} MB, last written on {last} by {writer})"
 
     def log_tail(self) -> str:
-        """The last lines of the log, without the password, to end an error's text with."""
+        """The last lines of the log, without the password, as the end of an error's text."""
         text = self.read_log()
         address = read_address(self.configuration)
         if address is not None:
@@ -152,9 +152,9 @@ def open_lock(path: Path) -> int:
 
 
 def try_lock(descriptor: int, *, is_shared: bool) -> bool:
-    """Take, or change to, a shared or exclusive lock without waiting.
+    """Take a shared or exclusive lock, or change to one, without waiting; False if another process prevents it.
 
-    If a change fails, the former lock is lost too.
+    If a change fails, the former lock is lost, too.
     """
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

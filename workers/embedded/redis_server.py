@@ -1,15 +1,15 @@
-"""A real Redis server for a user who runs none: in a temporary folder, or in a named one that persists.
+"""A real Redis server for users who run none: in a temporary folder, or in a named one that persists.
 
 Two lock files in a named folder decide everything. The kernel drops a lock when its last holder dies, so neither is
 ever stale:
 
-1. `server.lock` is held by the *server process itself*, which inherits it. While it is held, a server is running and
-   must be attached to; a process that obtains it may start one. What other files say about ports and processes is
+1. `server.lock` is held by the *server process itself*, which inherits it. While it is held, a server is running, and
+   users must attach to it; a process that obtains it may start one. What other files say about ports and processes is
    never trusted alone: two servers on one append-only file would corrupt it.
-2. `users.lock` is held, shared, by every user of the server, from before looking for it until leaving. A user that
-   leaves tries to hold it exclusively. If that succeeds there is no other user, and none can come before the server
-   has stopped. So the last user stops the server, even if another one started it, and never while it is in use. For a
-   user that was killed its supervisor does the same.
+2. `users.lock` is held, shared, by every user process, from before it looks for the server until it leaves. A user
+   that leaves tries to hold it exclusively. If that succeeds, there is no other user, and none can attach before the
+   server has stopped. So the last user stops the server, even if another one started it, and never while it is in
+   use. For a user that was killed, its supervisor does the same.
 
 `server.conf` (mode 0600) is what the server was started with, and where other users find its port and password.
 """
@@ -38,16 +38,16 @@ from .supervisor import Supervisor
 
 __all__ = ["EmbeddedRedis", "EmbeddedRedisFailed", "EmbeddedRedisUnavailable", "find_server", "state_folder"]
 
-#: Seconds a server may stay silent at its start. One that answers that it is loading its data is not silent.
+#: Seconds that a server may stay silent at its start. A server that answers that it is loading its data is not silent.
 START_SECONDS = 30.0
-#: Seconds a server has to close its append-only file before it is killed.
+#: Seconds that a server has to close its append-only file before it is killed.
 STOP_SECONDS = 10.0
 
 #: Ports tried before giving up: another process may take a free port before the server does.
 _PORT_ATTEMPTS = 10
-#: What all releases of Redis and Valkey write when their port is taken.
+#: What all releases of Redis and Valkey log when their port is taken.
 _PORT_TAKEN = "Failed listening on port"
-#: What they write when the data is in a format that they do not read, as Redis 7.4 and Valkey 9 find each other's.
+#: What they log when they cannot read the format of the data, as with Redis 7.4 and Valkey 9, in both directions.
 _FOREIGN_DATA = re.compile(r"Can't handle RDB format version|Bad file format .*\.base\.rdb|Wrong signature")
 _LOOK_SECONDS = 0.01
 
@@ -61,9 +61,9 @@ _HOW_TO_READ = (
 class EmbeddedRedis:
     """A Redis server on the loopback interface, for as long as the `with` block lasts.
 
-    Made by `temporary` or `in_folder`. Start, attach, leave and stop are safe while any other process does the same
-    with the same folder, and if any of them dies (see the module's docstring). In a forked child all methods do
-    nothing.
+    Created by `temporary` or `in_folder`. Starting, attaching, leaving and stopping are safe while other processes do
+    the same with the same folder, and if any of them dies (see the module's docstring). In a forked child, closing it
+    does nothing.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class EmbeddedRedis:
 
         Args:
             append_only: Log every write as in production (`appendfsync everysec`); False is a little faster.
-            binary: The server to start; None means what `find_server` finds.
+            binary: The server to start; None means the one that `find_server` finds.
             supervisor: Ends the server if this process is killed; None means a supervisor of its own.
             start_seconds: How long the server may stay silent at its start.
             choose_port: Returns the port to try next.
@@ -133,7 +133,7 @@ class EmbeddedRedis:
         start_seconds: float = START_SECONDS,
         choose_port: Callable[[], int] = free_port,
     ) -> Self:
-        """The server of a state folder: attached to if it runs, else started with the data it had.
+        """The server of a state folder: attached to if it is running, else started with the stored data.
 
         Promise: one folder never has two servers. The server runs until the last of its users has left or died.
         It keeps its port and password from one start to the next, unless another process has taken the port.
@@ -143,7 +143,7 @@ class EmbeddedRedis:
             binary: As in `temporary`.
             supervisor: As in `temporary`.
             start_seconds: As in `temporary`.
-            choose_port: As in `temporary`, when the former port is taken.
+            choose_port: As in `temporary`; used if there is no former port, or it is taken.
         """
         return cls(
             Path(folder).expanduser().resolve(),
@@ -168,7 +168,7 @@ class EmbeddedRedis:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, as it reports it; None when not started."""
+        """The server's process id, as it reports it; None if it is not started."""
         return self._pid
 
     def __repr__(self) -> str:
@@ -188,14 +188,14 @@ class EmbeddedRedis:
 
         Raises:
             EmbeddedRedisUnavailable: There is no server binary.
-            EmbeddedRedisFailed: It ended or stayed silent; neither process nor temporary folder is left.
+            EmbeddedRedisFailed: The server ended or stayed silent; neither process nor temporary folder is left.
             SupervisorUnavailable: The supervisor's process does not start.
         """
         if self._address is not None:
             return self
         try:
             self._make_folder()
-            if not self._is_temporary:  # nobody else can find a temporary one
+            if not self._is_temporary:  # a temporary server has no other users
                 self._users = self._enter_users()
             self._attach_or_start()
         except BaseException:
@@ -204,7 +204,7 @@ class EmbeddedRedis:
         return self
 
     def close(self) -> None:
-        """Leave; the last one stops the server. A temporary folder is removed. May be called twice.
+        """Leave the server; its last user stops it. A temporary folder is removed. May be called twice.
 
         Raises:
             EmbeddedRedisFailed: The server could not be stopped, not even by SIGKILL.
@@ -278,7 +278,7 @@ class EmbeddedRedis:
         address = read_address(self._files.configuration)
         serving = None if address is None else ask(address)
         if serving is not None and not self._files.is_served_from(serving.folder):
-            serving = None  # this folder was copied, and that is the server of the original
+            serving = None  # this folder is a copy, and that is the server of the original
         return address, serving
 
     def _attach(self, address: Address, pid: int) -> None:
@@ -316,7 +316,7 @@ class EmbeddedRedis:
         )
 
     def _choose_address(self) -> Address:
-        # A new port has a new password: clients may have sent the old one to the process that took the old port.
+        # A new port gets a new password: clients may have sent the old one to the process that took the old port.
         return Address(self._choose_port(), secrets.token_hex(16))
 
     def _spawn(self, binary: Path, server_lock: int) -> subprocess.Popen[bytes]:
@@ -353,7 +353,7 @@ class EmbeddedRedis:
     def _leave(self, pid: int) -> None:
         if self._users is None or try_lock(self._users, is_shared=False):
             self._stop_server(pid)
-        elif self._child is not None:  # others use it; it must not stay a zombie when they stop it
+        elif self._child is not None:  # others use it; it must not remain a zombie when they stop it
             threading.Thread(target=self._child.wait, name="embedded-redis-reaper", daemon=True).start()
         self._supervisor.forget(pid)
 

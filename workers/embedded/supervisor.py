@@ -1,7 +1,7 @@
-"""The owner's side of the supervisor: a process that dies, even by SIGKILL, leaves no process and no temporary folder.
+"""The owner's side of the supervisor: an owner that dies, even by SIGKILL, leaves no process and no temporary folder.
 
 Each owner has one small supervisor process, in a session of its own so that Ctrl-C does not reach it. What it does
-when the owner has ended is in `supervisor_process`.
+once the owner has ended is in `supervisor_process`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any, Self
 
 from ...orchestration.model.errors import UmbelError
 
-#: Seconds a process has between SIGTERM and SIGKILL by default.
+#: Default number of seconds between SIGTERM and SIGKILL.
 GRACE_SECONDS = 10.0
-#: Seconds within which the supervisor's process must report that it is there; it needs a few hundredths.
+#: Seconds within which the supervisor's process must report that it is ready; it needs a few hundredths of a second.
 READY_SECONDS = 30.0
 
 _PROGRAM = Path(__file__).with_name("supervisor_process.py")
@@ -38,10 +38,11 @@ class SupervisorUnavailable(UmbelError):
 class Supervisor:
     """Ends the given processes and removes the given folders when this process ends, however it ends.
 
-    Its process is started when there is something to end; if it is killed, the next change starts another, which is
-    given everything. Safe to use from several threads. In a forked child all methods do nothing: it is not the owner.
+    Its process is started when there is something to end. If it is killed, the next change starts another one, which
+    receives the whole list. Safe to use from several threads. A forked child is not the owner: there, registering and
+    closing do nothing.
 
-    Promise: what was handed over is ended and removed once the owner is dead, also if the owner was killed in the very
+    Promise: what was registered is ended and removed once the owner is dead, even if the owner was killed in the very
     next instruction. Only if owner and supervisor are both killed, or the machine stops, may something be left.
     """
 
@@ -55,19 +56,19 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the supervisor's process; None while there is nothing to end."""
+        """Id of the supervisor's process; None while there is none."""
         return None if self._process is None else self._process.pid
 
     def guard(self, pid: int, *, grace_seconds: float = GRACE_SECONDS, users_lock: Path | None = None) -> None:
-        """End this process when the owner has ended: SIGTERM, and SIGKILL to its process group after a grace.
+        """End this process when the owner has ended: by SIGTERM, and SIGKILL to its process group after a grace period.
 
-        Call `forget` once the process has ended, before its id can belong to another.
+        Call `forget` once the process has ended, before its id can belong to another one.
 
         Args:
             pid: A process that leads a process group; it need not be a child of the owner.
             grace_seconds: Time between SIGTERM and SIGKILL.
-            users_lock: Of a process that others need and share, as a Redis server: it is ended after all others, and
-                only if no other user of it holds a `flock` on this file, which need not exist.
+            users_lock: For a shared process, such as a Redis server: it is ended after all others, and only if no
+                other user of it holds a `flock` on this file, which need not exist.
 
         Raises:
             SupervisorUnavailable: The supervisor's process does not start.
@@ -80,7 +81,7 @@ class Supervisor:
         self._send()
 
     def forget(self, pid: int) -> None:
-        """Guard this process no longer: it has ended, or is to live on."""
+        """Stop guarding this process: it has ended, or is to keep running."""
         if self._guarded.pop(pid, None) is not None:
             self._send()
 
@@ -94,7 +95,7 @@ class Supervisor:
         self._send()
 
     def forget_folder(self, folder: Path) -> None:
-        """Leave this folder alone."""
+        """Do not remove this folder after all."""
         if str(folder) in self._folders:
             self._folders.discard(str(folder))
             self._send()
@@ -112,15 +113,15 @@ class Supervisor:
     ) -> subprocess.Popen[bytes]:
         """Start a process that is guarded from its first instruction on.
 
-        A shell is started and guarded, and only then becomes the command, so at no moment does a killed owner leave
-        it behind. A command that cannot be executed ends with code 126 or 127 and says why on its output. The process
-        leads a session of its own: Ctrl-C reaches the owner, who decides.
+        A shell is started and guarded, and only then becomes the command, so a killed owner never leaves it behind. A
+        command that cannot be executed ends with code 126 or 127 and says why on its output. The process leads a
+        session of its own: Ctrl-C reaches only the owner, which decides what to do.
 
         Args:
             command: Program and arguments.
             cwd: Its working folder.
-            env: Its whole environment; None is the owner's.
-            output: Descriptor for both its standard output and error; None is the owner's.
+            env: Its whole environment; None means the owner's.
+            output: Descriptor for both its standard output and error; None means the owner's.
             pass_fds: Descriptors it inherits under the same number.
             grace_seconds: As in `guard`.
             users_lock: As in `guard`.
@@ -156,13 +157,13 @@ class Supervisor:
         return process
 
     def stop(self, *processes: subprocess.Popen[bytes], within_seconds: float) -> None:
-        """End processes that `spawn` started: SIGTERM to all, SIGKILL to the group of each that takes too long."""
+        """End processes that `spawn` started: SIGTERM to all, then SIGKILL to the group of each that takes too long."""
         for process in processes:
             process.terminate()
         self.outwait(*processes, within_seconds=within_seconds)
 
     def outwait(self, *processes: subprocess.Popen[bytes], within_seconds: float) -> None:
-        """The same for processes that were asked to end before: no further SIGTERM is sent."""
+        """The same for processes that have received SIGTERM already: none is sent."""
         for process in processes:
             try:
                 process.wait(within_seconds)
@@ -172,10 +173,10 @@ class Supervisor:
             self.forget(process.pid)
 
     def close(self) -> None:
-        """End what is still guarded, remove the folders and end the supervisor; returns when all is done.
+        """End the processes that are still guarded, remove the folders and end the supervisor; return when done.
 
-        It goes the same way as when the owner dies. Waiting on those of the processes that are its own children is
-        left to the owner.
+        The supervisor does the same as when the owner dies. The owner itself must wait for processes that are its
+        children.
         """
         if os.getpid() != self._owner:
             return

@@ -1,7 +1,7 @@
 """The supervisor's own process: it outlives its owner just long enough to end what the owner started.
 
-Started by `supervisor.Supervisor` by its path, isolated (`python -I -S`), with the owner's process id as its argument.
-Each line of standard input is one JSON object that lists everything there is to end; the last whole line counts.
+`supervisor.Supervisor` starts it by its path, isolated (`python -I -S`), with the owner's process id as its argument.
+Each line of standard input is one JSON object that lists everything to end; the last complete line counts.
 Only the standard library is imported: this must still work when the project's own environment is broken.
 """
 
@@ -19,14 +19,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-#: Seconds to wait for a process after SIGKILL; only one stuck inside the kernel takes longer.
+#: Seconds to wait for a process after SIGKILL; only a process stuck inside the kernel takes longer.
 KILL_SECONDS = 5.0
-#: Seconds between two looks at the owner where the kernel offers no pidfd.
+#: Seconds between checks of the owner if the kernel has no pidfds.
 OWNER_LOOK_SECONDS = 0.25
 
 
 def open_pidfd(pid: int) -> int | None:
-    """A descriptor of this very process, readable once it has ended; None where the kernel has no pidfds.
+    """A descriptor of exactly this process, readable once it has ended; None if the kernel has no pidfds.
 
     Raises:
         ProcessLookupError: No process has this id.
@@ -52,7 +52,7 @@ class Guarded:
             self._has_ended = True
 
     def has_ended(self) -> bool:
-        """Whether the process has ended; a zombie has, where the kernel has pidfds."""
+        """Whether the process has ended; a zombie counts as ended only if the kernel has pidfds."""
         if not self._has_ended:
             if self._pidfd is not None:
                 self._has_ended = bool(select.select([self._pidfd], [], [], 0)[0])
@@ -64,7 +64,7 @@ class Guarded:
         return self._has_ended
 
     def terminate(self) -> None:
-        """SIGTERM to the process alone: what it started is its own to end."""
+        """Send SIGTERM to the process alone, which must itself end what it started."""
         with contextlib.suppress(OSError):
             if self._pidfd is not None:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
@@ -72,22 +72,22 @@ class Guarded:
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill_group(self) -> None:
-        """SIGKILL to what is left of the group it leads."""
+        """Send SIGKILL to what is left of the group that it leads."""
         with contextlib.suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def release(self) -> None:
-        """Close the pidfd; the process goes on."""
+        """Close the pidfd; the process keeps running."""
         if self._pidfd is not None:
             os.close(self._pidfd)
 
 
 def read_lines(owner: int) -> Iterator[bytes]:
-    """What the owner writes, line by line, until it is dead and all it wrote before is read.
+    """What the owner writes, line by line, until it is dead and all that it wrote has been read.
 
-    The end of the pipe alone does not say that the owner is dead: a child that the owner forked may hold the other
-    end for longer, and the kernel closes the files of a dying process one by one, those it has locked perhaps last.
-    Nor does PR_SET_PDEATHSIG, which follows the *thread* that started this process.
+    The end of the pipe alone does not tell whether the owner is dead: a child that the owner forked may hold the other
+    end for longer, and the kernel closes the files of a dying process one by one, possibly those it has locked last.
+    PR_SET_PDEATHSIG does not tell either: it is tied to the *thread* that started this process.
     """
     unread = b""
     waited = [0]
@@ -97,7 +97,7 @@ def read_lines(owner: int) -> Iterator[bytes]:
         if pidfd is not None:
             waited.append(pidfd)
             look_seconds = None
-    if os.getppid() != owner:  # it died before the pidfd was opened, which may be another process's
+    if os.getppid() != owner:  # the owner died before its pidfd was opened, which may be of another process
         look_seconds = 0
     while True:
         ready = select.select(waited, [], [], look_seconds)[0]
@@ -105,14 +105,14 @@ def read_lines(owner: int) -> Iterator[bytes]:
             chunk = os.read(0, 65536)
             if not chunk:
                 waited.remove(0)
-            *lines, unread = (unread + chunk).split(b"\n")  # a line that the owner's death cut short is dropped
+            *lines, unread = (unread + chunk).split(b"\n")  # a line cut short by the owner's death is dropped
             yield from lines
         elif ready or os.getppid() != owner:
             return
 
 
 def end(processes: list[Guarded]) -> None:
-    """SIGTERM to all of them, and SIGKILL to each that takes longer than its grace."""
+    """Send SIGTERM to all of them, and SIGKILL to each that takes longer than its grace period."""
     living = [process for process in processes if not process.has_ended()]
     started_at = time.monotonic()
     for process in living:
@@ -128,19 +128,19 @@ def end(processes: list[Guarded]) -> None:
 
 
 def end_unless_used(process: Guarded, users_lock: str) -> None:
-    """End a process that several owners share, if no other owner holds a lock on its file of users."""
+    """End a process that several owners share, unless another owner holds a lock on its users file."""
     try:
         with open(users_lock, "rb+") as users:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            end([process])  # still locked: a new user waits, and does not join a server that is ending
+            end([process])  # still locked: a new user waits and does not attach to a server that is ending
     except BlockingIOError:
         pass
     except FileNotFoundError:
-        end([process])  # a temporary folder, or it was deleted: nobody else can find this process
+        end([process])  # a temporary or deleted folder: nobody else can find this process
 
 
 def main() -> None:
-    """Wait for the owner's end, then end what it left: first the processes, last the folders."""
+    """Wait for the owner's end, then end the processes that it left, and remove the folders."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a signal to a whole service must not end the supervisor first
     os.write(1, b"ready\n")

@@ -1,4 +1,4 @@
-"""`umbel worker` and other commands of umbel as processes that belong to this one."""
+"""`umbel worker` and other commands of umbel as child processes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..embedded.supervisor import Supervisor
 
 #: Seconds that a command may take to end after SIGTERM: a server cuts open streams sooner.
 _STOP_SECONDS = 10.0
-#: Written behind everything that a process has printed, into the same pipe: what comes before it has been read then.
+#: Written into a process's output pipe. Once it has been read, everything that was printed before has been read, too.
 _MARK = b"\0umbel has read until here\0\n"
-#: Seconds after which output that nobody takes is given up.
+#: Seconds to wait until that has been read.
 _DRAIN_SECONDS = 5.0
 #: Lines of its output that an error shows.
 _TAIL_LINES = 20
 
 
 class ProcessEnded(UmbelError):
-    """A process has ended although it was still needed; the text ends with its last lines of output."""
+    """A process ended although it was still needed; the text ends with its last lines of output."""
 
 
 class CommandProcess:
@@ -46,11 +46,11 @@ class CommandProcess:
         """Start it.
 
         Args:
-            settings: Of the deployment; the process gets exactly these.
-            command: Its name.
+            settings: The settings of the deployment; the process gets exactly these.
+            command: The command's name.
             options: All its arguments.
             supervisor: Ends it if this process is killed.
-            say: Gets each line that it prints, on a thread of its own.
+            say: Called with each line that it prints, on a thread of its own.
             pass_fds: Descriptors it inherits under the same number.
             stop_seconds: How long it may take to end after SIGTERM.
         """
@@ -78,10 +78,10 @@ class CommandProcess:
         self._reader.start()
 
     def check(self) -> None:
-        """Raise when it has ended.
+        """Raise if the process has ended.
 
         Raises:
-            ProcessEnded: It has; with its last lines of output.
+            ProcessEnded: It has ended; the text has its last lines of output.
         """
         code = self.process.poll()
         if code is not None:
@@ -93,20 +93,20 @@ class CommandProcess:
             )
 
     def mute(self) -> None:
-        """Pass on what it has printed until now, and no more."""
+        """Pass on what it has printed until now, and nothing after that."""
         if self._writing is not None:
             os.write(self._writing, _MARK)
             self._drained.wait(_DRAIN_SECONDS)
         self._say = lambda _: None
 
     def ask_to_end(self) -> None:
-        """Send SIGTERM, once: Celery says with each one that it is shutting down."""
+        """Send SIGTERM, only once: Celery prints a shutdown message for each one."""
         if not self._is_asked_to_end:
             self._is_asked_to_end = True
             self.process.terminate()
 
     def stop(self, *, within_seconds: float | None = None) -> None:
-        """End it: by SIGTERM, or by SIGKILL if that takes too long; None is as long as it may take."""
+        """End it by SIGTERM, or by SIGKILL if it takes too long; None means the time set in the constructor."""
         self.ask_to_end()
         patience = self._stop_seconds if within_seconds is None else within_seconds
         self._supervisor.outwait(self.process, within_seconds=patience)
@@ -155,10 +155,10 @@ class WorkerProcess(CommandProcess):
 
         Args:
             settings: As for any command.
-            targets: What it loads.
+            targets: The targets that it loads.
             supervisor: As for any command.
             pool: Its Celery pool.
-            concurrency: Steps at once; None is the pool's default.
+            concurrency: Maximum of concurrent steps; None means the pool's default.
             options: Further options of `umbel worker`.
             say: As for any command.
         """

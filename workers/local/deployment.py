@@ -50,23 +50,23 @@ def local(
     folder: Path | None = None,
     settings: Settings | None = None,
 ) -> LocalDeployment:
-    """A whole deployment: for a `with` block, or from `open()` to `close()`. Runs started meanwhile go to it.
+    """A whole deployment for a `with` block, or from `open()` to `close()`; runs started meanwhile use it.
 
-    It is kept in a temporary folder and leaves nothing behind, also when this process is killed. The `with` block
-    gets the runtime, which is the default one meanwhile.
+    It lives in a temporary folder and leaves nothing behind, even if this process is killed. The `with` block gets the
+    deployment's runtime, which is the default runtime meanwhile.
 
     Args:
         *targets: What the worker loads, as for `umbel worker`; by default the module of each workflow that is run.
         in_process: The worker is a thread of this process. Async steps run on the event loop that called `run()`, so
             closures and asyncio objects may be shared; plain `def` steps run in threads.
-        concurrency: Steps at once per worker; by default 1000 with the asyncio pool, the number of processors with
+        concurrency: Concurrent steps per worker; by default 1000 with the asyncio pool, the number of processors with
             another pool, 100 in process.
         pool: Celery pool of a worker process.
         folder: Keep the data in this folder instead of a temporary one.
         settings: Base settings; by default from `UMBEL_*`. The embedded Redis replaces their Redis and broker.
 
     Raises:
-        EmbeddedRedisUnavailable: When it is opened, not here: there is no Redis server; the text says how to get one.
+        EmbeddedRedisUnavailable: Raised on opening, not here: there is no Redis server; the text says how to get one.
     """
     return LocalDeployment(partial(_deployed, targets, in_process, concurrency, pool, folder, settings))
 
@@ -103,7 +103,7 @@ class LocalDeployment(AbstractContextManager[Runtime]):
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime of what is open.
+        """The runtime of the open deployment.
 
         Raises:
             ConfigurationError: It is not open.
@@ -132,7 +132,7 @@ def _deployed(
 ) -> Iterator[Runtime]:
     base = Settings.from_environment() if settings is None else settings
     with ExitStack() as stack:
-        stack.enter_context(keep_default_runtime())  # making a worker's app sets another
+        stack.enter_context(keep_default_runtime())  # making a worker's app sets another one
         supervisor = stack.enter_context(Supervisor())
         redis = (
             EmbeddedRedis.temporary(supervisor=supervisor)
@@ -193,7 +193,7 @@ class InProcessRuntime(Runtime):
 
 
 class _WorkerProcessRuntime(Runtime):
-    """Runs are executed by worker processes, one per target, started when their first run is.
+    """Runs are executed by worker processes: one for all given targets, and one for each other module at its first run.
 
     Each has its own default queue, because it lacks the code of the others.
     """
@@ -220,12 +220,12 @@ class _WorkerProcessRuntime(Runtime):
             self._limits[workflow.workflow_name] = replace(self.engine.limits, queue=self._queues[started])
 
     def limits_of(self, workflow: str) -> Limits:
-        """With the queue of the worker that has the workflow's code."""
+        """The limits with the queue of the worker that has the workflow's code."""
         return self._limits.get(workflow, self.engine.limits)
 
     def _start(self, targets: list[str]) -> None:
         command = worker_command(targets, pool=self._pool, concurrency=self._concurrency)
-        command += ["--quiet", "--loglevel", "WARNING"]  # the program's own output is what its user looks at
+        command += ["--quiet", "--loglevel", "WARNING"]  # users want to see the program's own output
         others = len(set(self._queues.values()))
         queue = f"{self.settings.queue}-{others + 1}" if others else self.settings.queue
         settings = self.settings.model_copy(update={"default_queue": queue})

@@ -19,7 +19,7 @@ from ...tasks.workflow.registry import Registered
 class InProcessPool(TaskPool):  # type: ignore[misc]  # Celery is untyped
     """Celery's threads pool, bound to its own app: the current app of this process may be another one."""
 
-    #: Otherwise Celery would forbid `AsyncResult.get()` in the whole process from now on, in the user's own code too.
+    #: Otherwise Celery would forbid `AsyncResult.get()` from now on in the whole process, including the user's code.
     task_join_will_block = False
 
     def on_apply(self, target: Any, *args: Any, **kwargs: Any) -> Any:
@@ -49,7 +49,7 @@ class InProcessWorker:
         """Start the thread and wait until the worker takes messages.
 
         Raises:
-            ConfigurationError: The process has one already, or it did not start.
+            ConfigurationError: The process has an in-process worker already, or the worker did not start.
         """
         if not self._taken.acquire(blocking=False):
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The asyncio pool: async steps on one event loop, plain ones in threads. The other pools are Celery's own.
+"""The asyncio pool: async steps on one event loop, plain steps in threads. The other pools are Celery's own.
 
 Read `taskpool.py` first.
 """

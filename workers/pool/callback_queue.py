@@ -1,4 +1,4 @@
-"""What happened in other threads, passed on to the hub's thread."""
+"""Reports what happened in other threads to Celery, in the hub's thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .loop import PoolLoop
 
 logger = logging.getLogger("umbel.worker")
 
-#: How much later the hub may be woken for the ends of direct jobs. A wake-up costs more than handling many of them.
+#: How long the ends of direct jobs may wait before the hub is woken. A wake-up costs more than handling many of them.
 _LATER_SECONDS = 0.01
 
 _Item = tuple[Job, Callable[..., Any] | None, tuple[Any, ...], bool]
@@ -25,9 +25,9 @@ _Item = tuple[Job, Callable[..., Any] | None, tuple[Any, ...], bool]
 class CallbackQueue:
     """Calls Celery's callbacks in the hub's thread, in batches, woken by one byte per batch.
 
-    It is a reader of the hub, and does not use `hub.call_soon`: what a timer or a ready item queues there would wait
-    for the next poll, up to a second (kombu/asynchronous/hub.py:391). Without a hub, for brokers that cannot be
-    polled, the callbacks run in the thread that reports.
+    It is a reader of the hub and does not use `hub.call_soon`: a call that a timer or a ready item queues there would
+    wait for the next poll, up to a second (kombu/asynchronous/hub.py:391). Without a hub, as with brokers that cannot
+    be polled, the callbacks run in the thread that reports.
     """
 
     def __init__(self, finish: Callable[[Job], None], loop: PoolLoop, is_pressing: Callable[[], bool]) -> None:
@@ -36,11 +36,11 @@ class CallbackQueue:
         Args:
             finish: Called with each job that is over, before Celery's callback.
             loop: Where coroutine tasks run.
-            is_pressing: Whether something waits for jobs to end, so that the hub is to be woken at once.
+            is_pressing: Whether something waits for jobs to end, so that the hub must be woken at once.
         """
         self._finish, self._loop, self._is_pressing = finish, loop, is_pressing
         self._items: deque[_Item] = deque()
-        #: A byte has been sent to the hub; the loop will send one at the end of its iteration; or somewhat later.
+        #: Whether a byte was sent to the hub, or will be after the loop's iteration, or after `_LATER_SECONDS`.
         self._is_woken = self._is_due = self._is_due_later = False
         self._hub: Any = None
         #: Held while Celery's callbacks run. The hub's thread may enter again, in a signal handler.
@@ -50,7 +50,7 @@ class CallbackQueue:
         self._wake.setblocking(False)
 
     def register(self, hub: Any) -> None:
-        """Make this a reader of the hub; to be repeated whenever its readers were dropped."""
+        """Make this a reader of the hub; must be called again whenever the hub has dropped its readers."""
         self._hub = hub
         hub.add_reader(self._awake, self.receive)
 
@@ -71,19 +71,19 @@ class CallbackQueue:
         self.receive()
 
     def receive(self) -> None:
-        """Report to Celery what has happened so far; what comes meanwhile follows after the hub's other work."""
+        """Report to Celery what has happened so far; what happens meanwhile is reported after the hub's other work."""
         with contextlib.suppress(OSError):
             self._awake.recv(4096)
         self.report()
 
     def report(self) -> None:
-        """The same without having been woken: in the hub's thread, before anything there looks at what runs."""
+        """The same without a wake-up; called in the hub's thread before anything there reads which jobs are running."""
         with self.running:
             self._is_woken = False
             for _ in range(len(self._items)):
                 try:
                     job, callback, args, is_over = self._items.popleft()
-                except IndexError:  # a signal handler has taken it
+                except IndexError:  # a signal handler has taken the item
                     break
                 if is_over:
                     # First: a signal handler that waits for running jobs must not wait for the callback it interrupted.
@@ -108,7 +108,7 @@ class CallbackQueue:
                 self._wake_up()
 
     def close(self) -> None:
-        """Report nothing any more."""
+        """Stop reporting."""
         if self._hub is not None:
             self._hub.remove(self._awake)
         self._awake.close()
@@ -141,5 +141,5 @@ class CallbackQueue:
     def _wake_up(self) -> None:
         if not self._is_woken:  # else the wake-up already sent will find this item, too
             self._is_woken = True
-            with contextlib.suppress(OSError):  # if it is full, the hub wakes up anyway
+            with contextlib.suppress(OSError):  # if the socket is full, the hub wakes up anyway
                 self._wake.send(b"\0")

@@ -16,7 +16,7 @@ class DaemonThreads(ThreadPoolExecutor):
     """
 
     def __init__(self, size: int, name: str) -> None:
-        """Start no thread yet; threads are started when there is work for them.
+        """Create the pool; threads are started when there is work for them.
 
         Args:
             size: Maximum number of threads.
@@ -41,7 +41,7 @@ class DaemonThreads(ThreadPoolExecutor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let each thread end after its work and what was submitted before; does not wait."""
+        """Let the threads end once everything submitted so far is done; does not wait for them."""
         for _ in range(self._count):
             self._todo.put(None)
 

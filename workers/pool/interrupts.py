@@ -1,11 +1,11 @@
-"""How one execution in the asyncio pool is ended from outside: by time limits, and when it is stopped.
+"""How one execution in the asyncio pool is interrupted: by a time limit, or because it is stopped.
 
-A coroutine is ended by asyncio's own cancellation. A soft limit arrives in it as an exception that is a
-`SoftTimeLimitExceeded` and a `CancelledError` at once: as the latter, `TaskGroup`, `wait_for` and `finally` blocks of
-libraries clean up after it; as the former it may be caught, and the task continues.
+A coroutine is ended by asyncio's own cancellation. A soft limit is raised in it as an exception that is both a
+`SoftTimeLimitExceeded` and a `CancelledError`. Because it is the latter, `TaskGroup`, `wait_for` and `finally` blocks
+of libraries clean up. Because it is the former, the task may catch it and continue.
 
 A plain function is ended by an exception raised in its thread (`PyThreadState_SetAsyncExc`), which arrives between two
-of its bytecodes: at once in Python code, but only after a blocking call (`time.sleep`, a socket, a query).
+bytecodes: at once in Python code, but only after a blocking call (`time.sleep`, a socket, a query) has returned.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SoftLimit:
         self._task: asyncio.Task[Any] | None = None
 
     def reach(self, seconds: float) -> None:
-        """Raise it where the coroutine waits; to be called in the loop's thread."""
+        """Raise the limit's exception where the coroutine waits; must be called in the loop's thread."""
         if self._task is not None:
             self._seconds = seconds
             self._task.cancel()
@@ -68,7 +68,7 @@ class SoftLimit:
 
     def _reached(self) -> SoftLimitReached:
         assert self._task is not None
-        self._task.uncancel()  # it was no cancellation: a task that catches it continues
+        self._task.uncancel()  # this was not a cancellation: a task that catches the exception continues
         seconds, self._seconds = self._seconds, None
         return SoftLimitReached(seconds)
 
@@ -93,7 +93,7 @@ class InterruptibleThread:
                     with self._guard:
                         _raise_in(self._thread_id, None)  # an exception that has not arrived yet must not arrive
                         self._thread_id = None
-                except BaseException:  # it arrives right here, once; the job is over
+                except BaseException:  # a pending exception arrived right here; the job is over, so drop it
                     continue
 
     def interrupt(self, error: type[BaseException]) -> None:

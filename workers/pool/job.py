@@ -1,4 +1,4 @@
-"""One task message in the asyncio pool, from when Celery hands it over to its outcome."""
+"""One task message in the asyncio pool, from the time Celery hands it over until its outcome."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ended_abruptly(task: str, error: BaseException) -> TaskEndedAbruptly:
 class JobState(Enum):
     """The state of a job; changed only by the hub's thread."""
 
-    WAITING = "waiting"  # not accepted: its message would go back into the queue
+    WAITING = "waiting"  # not accepted yet: at shutdown its message goes back into the queue
     RUNNING = "running"
     OVER = "over"
 
@@ -58,19 +58,19 @@ class Job:
     error_callback: Callable[[Any], Any] | None
     soft_seconds: float | None
     hard_seconds: float | None
-    tracer: Any = None  # None: in a thread
-    #: Nothing outside of this process learns of its end from Celery, which may therefore be told a moment later.
+    tracer: Any = None  # None: the job runs in a thread
+    #: Nothing outside this process learns of its end from Celery, so it may be reported to Celery a moment later.
     is_direct: bool = False
 
     state: JobState = JobState.WAITING
-    #: When it was stopped, on the monotonic clock. From then on Celery knows how it ended, and its outcome is ignored,
-    #: unless it ends regularly all the same.
+    #: When it was stopped, on the monotonic clock. From then on, Celery has settled its outcome, and an actual outcome
+    #: is ignored unless the job still ends normally.
     stopped_at: float | None = None
     timed_out: bool = False
     task: asyncio.Task[None] | None = None
     thread: InterruptibleThread | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
-    #: Only the task's own code is interrupted: what follows it is short and must be completed.
+    #: Whether the task's own code is running. Only that is interrupted: what follows it is short and must complete.
     in_body: bool = False
     soft_limit: SoftLimit | None = None
 

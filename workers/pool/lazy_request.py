@@ -1,8 +1,8 @@
-"""Celery's views of a message and of a running task, put together only when something reads them.
+"""Celery's views of a message and of a running task, built only when something reads them.
 
 For each message Celery makes a `Request`, which the worker's main process keeps, and a `Context`, which is the task's
-`self.request`. Normally nothing reads more of them than the id. Here the rest is filled in at the first look: by remote
-control, by a failure, by the step itself.
+`self.request`. Normally nothing reads more of them than the id. Here the rest is filled in on first access: by remote
+control, by the handling of a failure, or by the step itself.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -19,12 +19,12 @@ from celery.app.task import Context
 
 from ...tasks.attempt.step_task import StepRequest
 
-#: What `Context._get_custom_headers` (celery/app/task.py:144) computes again for every message.
+#: The set that `Context._get_custom_headers` (celery/app/task.py:144) computes again for every message.
 _KNOWN_HEADERS = frozenset({*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
 
 def sends_task_events(eventer: Any) -> bool:
-    """Whether a worker's event dispatcher sends events of tasks; without -E it sends only those of the worker."""
+    """Whether a worker's event dispatcher sends task events; without -E it sends only worker events."""
     if eventer is None or not eventer.enabled:
         return False
     return not eventer.groups or "task" in eventer.groups
@@ -35,7 +35,7 @@ _filling = threading.RLock()
 
 
 class TaskRequest(Context):  # type: ignore[misc]  # Celery is untyped
-    """Celery's `self.request`, made in a third of the time."""
+    """Celery's `self.request`, created in a third of the time."""
 
     def _get_custom_headers(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         return {name: value for name, value in self.__dict__.items() if name not in _KNOWN_HEADERS} or None
@@ -46,7 +46,7 @@ class LazyTaskRequest(TaskRequest):
 
     def __init__(self, fields: Callable[[], Mapping[str, Any]]) -> None:
         """Args:
-        fields: Returns what it consists of. Called once, or, when several threads look at the same time, by each.
+        fields: Returns the fields of the request. Called once, or once per thread if several read it concurrently.
         """
         object.__setattr__(self, "_fields", fields)
 
@@ -64,16 +64,16 @@ class UnackedMessages(Protocol):
     """Where the message of a request is acknowledged."""
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge it."""
+        """Acknowledge a message."""
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Drop it, or put it back."""
+        """Drop a message, or put it back."""
 
 
 class DirectRequest(StepRequest):
     """Celery's request for a dispatch that the transport hands to the pool directly.
 
-    To everything that holds it, it is an ordinary request. What is made from the message is made at the first look.
+    Its users see an ordinary request. What is derived from the message is built on first access.
     """
 
     ignore_result = True
@@ -101,7 +101,7 @@ class DirectRequest(StepRequest):
         self._connection_errors = consumer.connection_errors
 
     def __getattr__(self, name: str) -> Any:
-        with _filling:  # remote control may look at it while the step does, in another thread
+        with _filling:  # remote control may read it while the step does, in another thread
             if not self.__dict__.get("_is_filled", True):
                 self._fill()
             return object.__getattribute__(self, name)
@@ -134,7 +134,7 @@ class DirectRequest(StepRequest):
         return LazyTaskRequest(fields)
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
-        """Hand it to umbel's asyncio pool."""
+        """Hand the dispatch to umbel's asyncio pool."""
         job = pool.on_apply(
             None,
             (self.name, self.id),

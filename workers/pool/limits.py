@@ -20,7 +20,7 @@ class TimeLimits:
 
         Args:
             loop: Where the timers run.
-            callbacks: Reports limits that were reached to Celery.
+            callbacks: Reports to Celery which limits were reached.
         """
         self._loop, self._callbacks = loop.loop, callbacks
 
@@ -37,7 +37,7 @@ class TimeLimits:
             timer.cancel()
 
     def interrupt(self, job: Job) -> None:
-        """Interrupt what a job executes; a coroutine that reached its hard limit reads that as its cancellation."""
+        """Interrupt what a job executes; a coroutine's cancellation says if its hard limit was the reason."""
         if job.thread is not None:
             job.thread.interrupt(Stopped)
         elif job.task is not None and job.in_body:

@@ -16,12 +16,12 @@ from .daemon_threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
 
-#: Threads for `asyncio.to_thread`, in which a task waits for blocking calls: asyncio's own limit.
+#: Threads for `asyncio.to_thread`, in which tasks execute blocking calls; the same as asyncio's own limit.
 _TO_THREAD_THREADS = 32
 
-#: What Python collects garbage after, from version to version.
+#: Default garbage collection thresholds of the supported Python versions.
 _DEFAULT_THRESHOLDS = ((700, 10, 10), (2000, 10, 10), (2000, 10, 0))
-#: What a worker collects it after: a step makes a few hundred objects, and hardly any cycles.
+#: The thresholds of a worker: a step makes a few hundred objects, and hardly any cycles.
 _THRESHOLDS = (10_000, 20, 20)
 
 
@@ -51,7 +51,7 @@ class PoolLoop:
         return self._thread.ident
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function in the loop's thread soon; does nothing once the loop has ended."""
+        """Schedule a call in the loop's thread; does nothing once the loop has ended."""
         try:
             self.loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
@@ -83,7 +83,8 @@ class PoolLoop:
             try:
                 self.loop.run_forever()
             except BaseException as error:
-                # asyncio re-raises SystemExit and KeyboardInterrupt here; a child task of a task may raise them.
+                # asyncio re-raises SystemExit and KeyboardInterrupt here; an asyncio task that a step created may
+                # raise them.
                 logger.error(
                     "A child task raised %r; the loop continues.", error, exc_info=error, extra={"action": "pool_error"}
                 )
@@ -106,9 +107,9 @@ def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 
 def _collect_garbage_rarely() -> None:
-    """Keep Python from looking again and again at what lives as long as the worker: a tenth of a step's time.
+    """Keep Python from rescanning objects that live as long as the worker, which takes a tenth of a step's time.
 
-    Where the collector was set up by somebody else, it stays so.
+    Garbage collection that is disabled or has other than default thresholds is left as it is.
     """
     if gc.isenabled() and gc.get_threshold() in _DEFAULT_THRESHOLDS:
         gc.collect()

@@ -18,14 +18,14 @@ logger = logging.getLogger("umbel.worker")
 
 
 class LoopWatch:
-    """A thread that calls the loop regularly, and logs where it is stuck when it does not answer."""
+    """A thread that regularly calls the loop and, if it does not answer, logs where it is stuck."""
 
     def __init__(self, loop: PoolLoop, is_busy: Callable[[], bool], seconds: float) -> None:
         """Start watching.
 
         Args:
             loop: The loop.
-            is_busy: Whether anything runs there; an idle loop is not called.
+            is_busy: Whether any task runs on the loop; an idle loop is not called.
             seconds: How long it may take to answer. Each time it blocks is logged once.
         """
         self._loop, self._is_busy, self._seconds = loop, is_busy, seconds
@@ -50,7 +50,7 @@ class LoopWatch:
                 pass
 
     def _report(self) -> None:
-        # Both may be read from another thread; they may have changed a moment later.
+        # Both can be read from another thread, but may change right afterwards.
         task = asyncio.current_task(self._loop.loop)
         frame = sys._current_frames().get(self._loop.thread_id)
         name = task.get_name() if task is not None else "a callback"

@@ -14,11 +14,11 @@ from ...orchestration.model.errors import ConfigurationError
 class PoolSettings:
     """The app's settings whose names begin with `worker_asyncio_`."""
 
-    #: Plain tasks at once.
+    #: Concurrent plain tasks.
     threads: int = 8
     #: `asyncio` or `uvloop`.
     loop: str = "asyncio"
-    #: A task that blocks the loop for longer is named in the log; 0 switches this off.
+    #: A task that blocks the loop for longer is named in the log; 0 disables this.
     lag_seconds: float = 1.0
 
     @classmethod

@@ -1,8 +1,8 @@
 """`self.request` and `current_task` for many tasks in one thread.
 
-Celery keeps both in one stack per thread. Here there is one per context (`contextvars`), so each coroutine sees its
-own, as do the tasks it creates and what it passes to `asyncio.to_thread`; code outside of any such context still has
-one stack per thread.
+Celery keeps both in stacks, one per thread. Here there is one per context (`contextvars`), so each coroutine sees its
+own, as do the asyncio tasks that it creates and the functions that it passes to `asyncio.to_thread`. Code outside of
+such a context still has one stack per thread.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def _ident() -> Any:
 
 
 def own_context() -> Context:
-    """A context with request stacks of its own, in which nothing else is set: not what the thread that asks has set."""
+    """A new context with request stacks of its own; it inherits no context variables from the caller."""
     context = Context()
     context.run(_mark.set, next(_marks))
     return context
 
 
 def follow_contexts(stack: Any) -> None:
-    """Make one of Celery's stacks (celery/utils/threads.py:210) one per context.
+    """Change one of Celery's stacks (celery/utils/threads.py:210) from one per thread to one per context.
 
     Raises:
         ConfigurationError: Celery is configured to use another kind of stack.
@@ -50,14 +50,14 @@ def follow_contexts(stack: Any) -> None:
 
 
 def in_context_of(task: Any, function: Callable[[], T]) -> T:
-    """Call a function of which other threads and loops execute a part, so that they too see the task as current.
+    """Call a function that runs partly in other threads and loops, so that they too see the task as current.
 
-    For the pools of Celery's own, whose stacks belong to the thread. Context variables are as before after the call.
+    For Celery's own pools, whose stacks belong to the thread. The caller's context variables are not changed.
     """
     context = copy_context()
     stacks = (_task_stack, task), (task.request_stack, task.request_stack.top)
     for stack, _ in stacks:
-        if not isinstance(stack, _LocalStack):  # USE_FAST_LOCALS: they know threads only
+        if not isinstance(stack, _LocalStack):  # USE_FAST_LOCALS: such stacks are per thread only
             return context.run(function)
         follow_contexts(stack)
 

@@ -1,23 +1,24 @@
-"""A Celery pool that executes many tasks at once in one process: coroutines on a loop, plain functions in threads.
+"""A Celery pool that executes many tasks concurrently in one process: coroutines on a loop, plain functions in threads.
 
 Selected by `app.conf.worker_pool = "umbel.workers.pool:AsyncPool"` without `-P`. Settings of the app, all optional:
 
-- `worker_concurrency`: coroutines at once. The default is Celery's, the number of processors; 1000 is recommended.
+- `worker_concurrency`: concurrent coroutines. The default is Celery's, the number of processors; 1000 is recommended.
   Celery prefetches this number times `worker_prefetch_multiplier`, which should then be 1.
-- `worker_asyncio_threads` (8): plain tasks at once.
+- `worker_asyncio_threads` (8): concurrent plain tasks.
 - `worker_asyncio_loop` ("asyncio"): or "uvloop", if that is installed.
-- `worker_asyncio_lag_seconds` (1.0): a task that blocks the loop for longer is named in the log; 0 switches this off.
+- `worker_asyncio_lag_seconds` (1.0): a task that blocks the loop for longer is named in the log; 0 disables this.
 
-Three kinds of threads, and what each may change:
+Three kinds of threads:
 
-- The *hub's* (the worker's main thread): everything of Celery's, and every job's `state`. Celery's callbacks, and with
-  them acks and task events, run only here, see `CallbackQueue`.
-- The *loop's*: coroutine tasks, and the timers of all time limits, so that they work while the hub waits for a broker.
-- *Sync* threads: plain tasks, by Celery's own trace function.
+- The *hub's* thread (the worker's main thread): everything of Celery's, and all changes of a job's `state`. Celery's
+  callbacks, and with them acks and task events, run only here, see `CallbackQueue`.
+- The *loop's* thread: coroutine tasks, and the timers of all time limits, so that these work while the hub waits for a
+  broker.
+- *Sync* threads: plain tasks, executed by Celery's own trace function.
 
-Limitations: no limit and no `terminate` ends a coroutine that blocks the loop, or a function that blocks in C (the
-worker's shutdown abandons them after a moment). `max_tasks_per_child` and `max_memory_per_child` have no effect, and
-`pool_restart` is not supported.
+Limitations: neither a time limit nor `terminate` ends a coroutine that blocks the loop, or a function that blocks in C
+(the worker's shutdown abandons them after a moment). `max_tasks_per_child` and `max_memory_per_child` have no effect,
+and `pool_restart` is not supported.
 """
 
 # Line numbers are those of Celery 5.7.0; tests/pool/test_celery_sources.py fails when what they point at has changed.
@@ -56,7 +57,7 @@ __all__ = ["DEFAULT_CONCURRENCY", "AsyncPool"]
 
 logger = logging.getLogger("umbel.worker")
 
-#: Coroutines at once in a worker of umbel's own.
+#: Concurrent coroutines in a worker that umbel starts.
 DEFAULT_CONCURRENCY = 1000
 
 #: Seconds that a shutdown waits for stopped tasks before it abandons them.
@@ -72,7 +73,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
     #: The hub's thread must not wait for tasks while it is in a signal handler (celery/worker/worker.py:318).
     signal_safe = False
     body_can_be_buffer = True
-    #: What exceeds the limit waits in the pool; the prefetch count bounds it.
+    #: Jobs that exceed the limit wait in the pool; the prefetch count bounds their number.
     uses_semaphore = False
 
     app: celery.Celery
@@ -122,7 +123,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         self._callbacks.register(hub)
 
     def report(self) -> None:
-        """Report to Celery which tasks have ended; called in the hub's thread before anything there looks."""
+        """Report to Celery which tasks have ended; called in the hub's thread before code there depends on it."""
         if not self._has_stopped:
             self._callbacks.report()
 
@@ -131,17 +132,17 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         return bool(self._waiting) or 2 * self._active >= self.limit or worker_state.should_stop is not None
 
     def on_close(self) -> None:
-        """Accept nothing any more: jobs that wait were not accepted, and their messages go back into the queue."""
+        """Drop the waiting jobs: they were not accepted, and their messages go back into the queue."""
         self._forget_waiting()
 
     def flush(self) -> None:
-        """The connection is lost, and with it the messages of the jobs that wait."""
+        """Drop the waiting jobs: the connection was lost, and their messages with it."""
         self._forget_waiting()
 
     def on_stop(self) -> None:
-        """Wait for what runs; in a cold shutdown, only for a moment.
+        """Wait for running jobs; in a cold shutdown, for `_GIVE_UP_SECONDS` at most.
 
-        A signal handler may also call it, even while it is waiting (celery/apps/worker.py:486).
+        A signal handler may also call it, even while it is already waiting (celery/apps/worker.py:486).
         """
         self._is_stopping = True
         self._forget_waiting()
@@ -163,13 +164,13 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             self._end_threads()
 
     def on_terminate(self) -> None:
-        """Stop what runs."""
+        """Stop the running jobs."""
         for job in tuple(self._running):
             self.stop_job(job)
         self.on_stop()
 
     def _serve_hub(self) -> None:
-        """Do what the hub of a draining worker no longer does: acks and heartbeats."""
+        """Send acks and heartbeats, which the hub of a draining worker no longer does."""
         if self._hub is None or self._has_stopped:
             return
         try:
@@ -213,7 +214,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         timeout: float | None = None,
         **_: Any,
     ) -> Job:
-        """Execute a message, or let it wait for its turn; see celery/worker/request.py:1003."""
+        """Execute a message, or queue it in the pool; see celery/worker/request.py:1003."""
         soft, hard = soft_timeout or self._soft, timeout or self._hard
         if soft and hard and soft >= hard:
             soft = None
@@ -238,7 +239,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         return None if request is None else self.tracer_of(job.args[0], request.task)
 
     def tracer_of(self, name: str, task: Any) -> AsyncTracer | None:
-        """What executes a task on the loop; None if it is executed in a thread."""
+        """The tracer that executes a task on the loop; None if it is executed in a thread."""
         if name not in self._tracers:
             follow_contexts(task.request_stack)
             traced = AsyncTracer(task, self.app, self._hostname, self._store_threads) if is_async(task) else None
@@ -254,7 +255,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
             self._active_sync += 1
         if job.accept_callback is not None:
             try:
-                job.accept_callback(os.getpid(), time.monotonic())  # it may say that the job was revoked meanwhile
+                job.accept_callback(os.getpid(), time.monotonic())  # it stops a job that was revoked meanwhile
             except Exception as error:  # such as a lost connection: the job counts as accepted
                 logger.error(
                     "A callback at the start of %s failed: %r",
@@ -344,7 +345,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
     # -- ending tasks: the hub's thread, also in a signal handler ----------------------------------------------------
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Nothing: all jobs share this process. Celery then calls `Job.terminate`, celery/worker/request.py:423."""
+        """Do nothing: all jobs share this process. Celery then calls `Job.terminate`, celery/worker/request.py:423."""
 
     def stop_job(self, job: Job) -> None:
         """End a job whose outcome Celery has settled: it was revoked, or goes back into the queue."""
@@ -357,18 +358,18 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         waiting = self._waiting if job.tracer is not None else self._waiting_sync
         if job in waiting:
             waiting.remove(job)
-            self._begin(job)  # only what was accepted is announced as revoked, celery/worker/request.py:536
+            self._begin(job)  # Celery announces only accepted jobs as revoked, celery/worker/request.py:536
 
     # -- information about the pool ----------------------------------------------------------------------------------
 
     def grow(self, n: int = 1) -> None:
-        """Allow more coroutines at once."""
+        """Allow more concurrent coroutines."""
         self.limit += n
         while self._waiting and self._active < self.limit:
             self._begin(self._waiting.popleft())
 
     def shrink(self, n: int = 1) -> None:
-        """Allow fewer coroutines at once."""
+        """Allow fewer concurrent coroutines."""
         self.limit = max(1, self.limit - n)
 
     @property
@@ -390,7 +391,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]  # Celery is untyped
 
 
 def _info(job: Job, error: BaseException) -> ExceptionInfo:
-    """The exception being handled, for Celery; one that would end the worker becomes a failure of the task."""
+    """The exception being handled, in Celery's form; one that would end the worker becomes a failure of the task."""
     if isinstance(error, Exception):
         return ExceptionInfo()
     try:

@@ -1,11 +1,11 @@
 """Executes one coroutine task exactly as Celery executes a plain one: the same hooks, signals, results and order.
 
 The counterpart of `build_tracer` (celery/app/trace.py:323), which calls the task's function inside a closure and so
-cannot await it. What is the same for every execution of a task is looked up once; what is switched off costs nothing.
+cannot await it. What is the same for every execution of a task is looked up once; disabled features cost nothing.
 
-Hooks and signals run in the loop's thread. What talks to a result backend or to the broker runs in a thread, so that a
-slow one does not hold up the loop; when there is a result backend, `on_failure` and `on_retry` run there too, as
-Celery ties them to storing the result.
+Hooks and signals run in the loop's thread. Calls to a result backend or to the broker run in a separate thread, so
+that a slow one does not block the loop. If there is a result backend, `on_failure` and `on_retry` run there too,
+because Celery ties them to storing the result.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -48,10 +48,10 @@ logger = stock.logger
 
 
 class _Failure(stock.TraceInfo):  # type: ignore[misc]  # Celery is untyped
-    """What Celery does about an exception, but without clearing the frames in its traceback.
+    """Celery's handling of an exception, but without clearing the frames in its traceback.
 
-    Several tasks may have got one exception, whose traceback then has frames of all of them; clearing the frame of one
-    that is waiting for something else would close its coroutine (up to Python 3.12).
+    Several tasks may have received the same exception, whose traceback then has frames of all of them. Clearing the
+    frame of a task that is waiting for something else would close its coroutine (up to Python 3.12).
     """
 
     __slots__ = ()
@@ -74,7 +74,7 @@ class AsyncTracer:
             task: A task for which `is_async` holds.
             app: Its app.
             hostname: The worker's name.
-            threads: Store results and send messages.
+            threads: The threads that store results and send messages.
         """
         self.task, self.app, self._threads = task, app, threads
         self._call, self._protected = _function_of(task)
@@ -86,7 +86,7 @@ class AsyncTracer:
         self._on_cleanup = _overridden(app.loader, BaseLoader, "on_process_cleanup")
         self._cleanup_backend = _overridden(task.backend, DisabledBackend, "process_cleanup")
         self._stores = not isinstance(task.backend, DisabledBackend)
-        self._logs_success = logger.isEnabledFor(getattr(task, "log_level", logging.INFO))  # of umbel's steps: DEBUG
+        self._logs_success = logger.isEnabledFor(getattr(task, "log_level", logging.INFO))  # umbel's steps: DEBUG
         self._inherits_priority = app.conf.task_inherit_parent_priority
         self._skips_done = (
             (app.conf.task_acks_late or task.acks_late)
@@ -96,7 +96,7 @@ class AsyncTracer:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing of the app's or of the task's own is called around its function."""
+        """Whether neither the app nor the task has hooks of its own around the task's function."""
         hooks = (self._before_start, self._on_success, self._after_return, self._on_init, self._on_cleanup)
         return not any((*hooks, _custom(self.task, "on_failure"), _custom(self.task, "on_retry"), self._skips_done))
 
@@ -152,7 +152,7 @@ class AsyncTracer:
                 else:
                     sent = False
                     try:
-                        is_untouched = type(request) is LazyTaskRequest  # nothing is linked, and nothing was since
+                        is_untouched = type(request) is LazyTaskRequest  # never read, so nothing is linked
                         if not is_untouched and (request.callbacks or request.chain):
                             await self._aside(self._send_next, request, result)
                         sent = True
@@ -211,7 +211,7 @@ class AsyncTracer:
                 job.soft_limit = SoftLimit(self._call(*args, **kwargs))
                 result = await job.soft_limit
             if job.timed_out:
-                raise asyncio.CancelledError  # it was reported as failed already
+                raise asyncio.CancelledError  # the task was reported as failed already
             return result
         finally:
             job.in_body = False
@@ -231,7 +231,7 @@ class AsyncTracer:
 
         def handle() -> Any:
             try:
-                raise error  # Celery reads sys.exc_info(), which threads do not share
+                raise error  # Celery reads sys.exc_info(), which is per thread
             except BaseException:
                 error.__traceback__ = traceback
                 return failure.handle_error_state(self.task, request, call_errbacks=call_errbacks)
@@ -276,7 +276,7 @@ class AsyncTracer:
         stock.info(stock.LOG_IGNORED, {**context, "description": "Task already completed successfully."})
         try:
             stored = result._get_task_meta()
-            if not stored.get("children"):  # else they have been sent
+            if not stored.get("children"):  # otherwise they have been sent already
                 self._send_next(request, stored.get("result"))
         except MemoryError:
             raise
@@ -329,13 +329,13 @@ def is_async(task: Any) -> bool:
 def _function_of(task: Any) -> tuple[Callable[..., Coroutine[Any, Any, Any]], int]:
     """The coroutine function that executes a task, and Celery's `_protected` (celery/app/trace.py:880) for it.
 
-    That is 1 where `run` is called directly, and 0 where `__call__` has yet to do it for this request.
+    `_protected` is 1 if `run` is called directly, and 0 if the task's `__call__` still has to call it.
     """
     if iscoroutinefunction(found := getattr(task, "run_async", None)):
         return found, 1
     if iscoroutinefunction(getattr(task, "_orig_run", None)):
         return _retrying(task), 1
-    # Celery's own protection of __call__ makes it look overridden in every class.
+    # Celery's own patch of __call__ makes it look overridden in every class.
     if stock.task_has_custom(task, "__call__") in (None, celery.Task):
         return task.run, 1
 
@@ -346,14 +346,14 @@ def _function_of(task: Any) -> tuple[Callable[..., Coroutine[Any, Any, Any]], in
     return call, 0
 
 
-#: The exception for a task's `autoretry_for` wrapper.
+#: The exception that `run` raises inside a task's `autoretry_for` wrapper.
 _raised: ContextVar[BaseException | None] = ContextVar("umbel_raised", default=None)
 
 
 def _retrying(task: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """`autoretry_for` (celery/app/autoretry.py:8) for a coroutine: its wrapper around `run` cannot await.
+    """`autoretry_for` (celery/app/autoretry.py:8) for a coroutine, which its wrapper around `run` cannot await.
 
-    So the coroutine is awaited first, and its exception is then raised inside that wrapper, which decides.
+    The coroutine is awaited first. Its exception is then raised inside that wrapper, which decides on a retry.
     """
     original = task._orig_run
 
@@ -372,12 +372,12 @@ def _retrying(task: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
             finally:
                 _raised.reset(token)
 
-    task._orig_run, task.run_async = raise_it, run_async  # the latter is found by a second pool in this process
+    task._orig_run, task.run_async = raise_it, run_async  # a second pool in this process finds run_async
     return run_async
 
 
 def _counted_as(job: Job, error: BaseException) -> BaseException:
-    """The exception to report a failed task with; one that ends a stopped job is raised again."""
+    """The exception to report for a failed task. For a stopped job, raises `CancelledError` instead."""
     if job.stopped_at is not None:
         raise asyncio.CancelledError from error
     if isinstance(error, GeneratorExit):
@@ -395,5 +395,5 @@ def _custom(task: Any, hook: str) -> Callable[..., Any] | None:
 
 
 def _overridden(found: Any, base: type, name: str) -> Callable[..., Any] | None:
-    """A method, or None if it is the base class's, which does nothing."""
+    """The method of this name, or None if it is the base class's, which does nothing."""
     return None if getattr(type(found), name, None) is getattr(base, name) else getattr(found, name)

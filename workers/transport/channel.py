@@ -5,46 +5,46 @@ restores what the other left unacknowledged. `use_transport(app)` switches it on
 
 What each override fixes, in kombu 5.7.0 (files below `kombu/transport`):
 
-- `Channel._create_client` (redis.py:2047): a new client object for every append, ack and publish, a quarter of a
-  millisecond each. Here one per channel and connection pool.
+- `Channel._create_client` (redis.py:2047): makes a new client object for every append, ack and publish, which takes a
+  quarter of a millisecond each. Here there is one per channel and connection pool.
 - `Channel._connparams` (redis.py:1956): after a lost connection the transport has no client any more; an ack or a
-  restore then raises AttributeError, which is no connection error and ends the worker. Here a channel remembers how it
-  connected, and acks go by tag over a new connection.
-- `Channel._get_pool` (redis.py:2064): when a machine on the way vanishes silently, each idle connection costs the
-  consumer a time-out, one after the other. Here one that breaks discards the idle ones.
+  restore then raises AttributeError, which is not a connection error and ends the worker. Here a channel remembers how
+  it connected, and acks go by tag over a new connection.
+- `Channel._get_pool` (redis.py:2064): when a machine on the network path vanishes silently, the consumer waits for a
+  time-out on each idle connection in turn. Here one broken connection discards the idle ones.
 - `QoS.restore_unacked_once` (virtual/base.py:277) and `QoS.restore_unacked` (redis.py:493): closing a channel, as every
-  reconnect does, puts every unacked message back and so runs again what is running; with Redis down it fails, and
-  messages are idle until the visibility timeout. Here those whose task runs in this process stay as they are, and what
-  could not be put back is put back after the reconnect.
+  reconnect does, puts every unacked message back, so running tasks run again. With Redis down this fails, and messages
+  are idle until the visibility timeout. Here messages whose task runs in this process stay as they are, and others
+  that could not be put back are put back after the reconnect.
 - `QoS.ack` (redis.py:499) and `QoS.reject` (redis.py:503): an ack that fails is logged and forgotten, and its finished
   task runs again; being a MULTI, it fails whenever Redis is out of memory. Here it stays pending until Redis has it,
-  and is no MULTI.
-- `QoS.append` (redis.py:476): a message is popped first and filed as unacked afterwards; when that fails it is lost.
+  and is not a MULTI.
+- `QoS.append` (redis.py:476): a message is popped first and filed as unacked afterwards; if filing fails, it is lost.
   Here it is delivered all the same and filed later. It is filed under the queue it came from, not under its exchange,
-  whose bindings may not be declared yet, or be several, when it is put back.
+  which may have several bindings, or none declared yet, when the message is put back.
   A dispatch of umbel's is not filed at all while its channel is open, which saves two round trips: losing it is
   harmless.
-- `QoS.restore_visible` (redis.py:523): called after each connect and every `unacked_restore_interval` seconds; here
-  it also writes what is pending.
+- `QoS.restore_visible` (redis.py:523): called after each connect and every `unacked_restore_interval` seconds. Here it
+  also writes pending acks and entries.
 - `Channel._brpop_read` (redis.py:1476) takes one message per round trip. Here it takes up to fifty of umbel's own.
 - `Channel._brpop_read` (redis.py:1476) and `Message.__init__` (virtual/base.py:331): a message is parsed outside of any
-  handler, so bad JSON or base64 ends the worker; a missing field is a KeyError, which counts as a connection error and
-  runs again what is in flight. Here such a message goes to the quarantine, and the next one is served.
-- `Message._decode` (../message.py:204): Celery acknowledges what does not deserialize. Here it goes to the quarantine.
-- `Channel._subscribe` (redis.py:1379): PSUBSCRIBE for plain names, refused to users who are granted a pattern of
-  channels, and connecting again once a second. Here SUBSCRIBE; a refusal ends the worker with a sentence.
-- `Channel._get` (redis.py:1645): what `basic_get` fetches is also filed under its queue.
-- `Channel._deliver_fanout_message` (redis.py:1451): the same for broadcasts, only logged.
+  handler, so bad JSON or base64 ends the worker; a missing field is a KeyError, which counts as a connection error, so
+  messages in flight run again. Here such a message goes to the quarantine, and the next one is served.
+- `Message._decode` (../message.py:204): Celery acknowledges a message whose body does not deserialize. Here it goes to
+  the quarantine.
+- `Channel._subscribe` (redis.py:1379): uses PSUBSCRIBE for plain names, which Redis denies to users with access to a
+  pattern of channels, and reconnects once a second. Here it is SUBSCRIBE, and a denial ends the worker with a message.
+- `Channel._get` (redis.py:1645): a message fetched by `basic_get` is also filed under its queue.
+- `Channel._deliver_fanout_message` (redis.py:1451): a malformed broadcast is logged and dropped.
 - `Transport.connection_errors` (redis.py:234): an error reply (a replica's READONLY after a failover, OOM) ends the
   worker unless the app sets `broker_channel_error_retry`. Here it is a reason to reconnect.
 - `Connection.get_transport_cls` (../connection.py:738): how `use_transport` puts this transport in place.
 
-A dispatch may be delivered past kombu's consumer, through `Channel.take_directly`, as `celery_app/direct_delivery.py`
-decides.
+A dispatch may bypass kombu's consumer through `Channel.take_directly`; `celery_app/direct_delivery.py` decides.
 
-Not fixed here: a message that Redis has sent and this process has not yet read is lost with the process, because
-BRPOP removes it at once; and a prefork child that has just got a job when the connection breaks may run it although
-Celery takes it back. umbel's steps tolerate both: lost work is dispatched again, and claimed before it is executed.
+Not fixed here: a message that Redis has sent and this process has not yet read is lost with the process, because BRPOP
+removes it at once; and a prefork child that has just received a job when the connection breaks may run it although
+Celery takes it back. umbel's steps tolerate both: lost work is redispatched, and work is claimed before it is executed.
 Sentinel and cluster brokers stay with kombu.
 """
 
@@ -79,14 +79,14 @@ __all__ = ["TRANSPORT", "Channel", "Quarantine", "QuarantinedMessage", "Transpor
 logger = logging.getLogger(__name__)
 
 #: For Celery's `broker_transport` where `use_transport` cannot be called. Meant for one redis:// URL: after a failover
-#: kombu takes its own transport, and rediss:// needs `broker_use_ssl`, because the name hides the scheme from kombu.
+#: kombu uses its own transport, and rediss:// needs `broker_use_ssl`, because the name hides the scheme from kombu.
 TRANSPORT = "umbel.workers.transport:Transport"
 
-#: At most this many messages are fetched at once, and as many single ones come between two fetches that find nothing.
+#: Most messages that one fetch takes, and most single messages between fetches that find nothing.
 _MAX_FETCH = 50
 _MAX_SKIP = 31
 
-#: Take messages off the end of a list that is served next, as long as they contain a text.
+#: Takes messages from the end of a list that is served next, as long as they contain a text; a quarter of it at most.
 _FETCH = """
 local most = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', KEYS[1]) / 4))
 if most < 1 then return {} end
@@ -121,7 +121,7 @@ def use_transport(app: celery.Celery) -> None:
 
 
 class Connection(kombu_connection.Connection):
-    """A broker connection that takes this module's transport for kombu's Redis transport.
+    """A broker connection that uses this module's transport in place of kombu's Redis transport.
 
     It replaces the class, not its name, so a URL's scheme still decides TLS, failover and what `as_uri` shows.
     """
@@ -174,9 +174,9 @@ class Message(virtual.Message):
 
 
 class WaryPool(redis.ConnectionPool):
-    """Connections of equal age share their fate: when one is found broken, the idle ones are made anew before use.
+    """A connection pool that disconnects all idle connections when one is found broken.
 
-    Otherwise, where a machine on the way has gone without a word, each of them would cost a time-out of its own.
+    Otherwise, if a machine on the network path has vanished silently, each of them would cost a time-out of its own.
     """
 
     def release(self, connection: Any) -> None:
@@ -187,15 +187,15 @@ class WaryPool(redis.ConnectionPool):
 
 
 class Channel(stock.Channel):
-    """A channel that checks what it receives, and that can still acknowledge when it is closed."""
+    """A channel that checks what it receives, and that can still acknowledge messages after it is closed."""
 
     Message = Message
     QoS = QoS
-    #: Whether umbel's own messages are fetched many at a time; a transport option.
+    #: Whether umbel's own messages are fetched in batches; a transport option.
     batched_fetch = True
     from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")  # type: ignore[assignment]
 
-    #: Takes dispatches past kombu's and Celery's consumers, and returns False for any other message.
+    #: Delivers a dispatch, bypassing kombu's and Celery's consumers; returns False for a message it does not take.
     take_directly: Callable[[ReceivedMessage, Channel], bool] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -235,7 +235,7 @@ class Channel(stock.Channel):
     def _receive_one(self, c: Any) -> Any:
         try:
             return super()._receive_one(c)
-        except redis.exceptions.NoPermissionError as error:  # connecting again would not help
+        except redis.exceptions.NoPermissionError as error:  # reconnecting would not help
             raise lacking_rights(str(self.connection.client.as_uri()), error) from error
 
     def _connparams(self, asynchronous: bool = False) -> Any:
@@ -266,10 +266,10 @@ class Channel(stock.Channel):
             self._flush_brpop_reauth()
 
     def _fetch_dispatches(self, key: str, queue: str) -> None:
-        """Take more of umbel's own messages from a list that has just given one: many in one round trip.
+        """Take more of umbel's own messages, in one round trip, from a list that has just returned a message.
 
-        Only a quarter of the list, so that other workers get theirs. It fetches less often while it finds nothing.
-        Only umbel's messages are taken: others are filed one by one. What is lost with this process is redispatched.
+        Takes at most a quarter of the list, so that other workers get their share, and less often while it finds none.
+        Only umbel's messages are taken: others are filed one by one. Those lost with this process are redispatched.
         """
         if self._skips_left > 0:
             self._skips_left -= 1
@@ -280,7 +280,7 @@ class Channel(stock.Channel):
             return
         try:
             if self._fetching is None or self._fetching.connection_pool is not self.pool:
-                # Not kombu's client: it prefixes the keys of some commands and leaves others.
+                # Not kombu's client, which adds the key prefix for some commands only.
                 self._fetching = redis.Redis(connection_pool=self.pool)
             client = self._fetching
             failpoint("fetch", "before")
@@ -304,7 +304,7 @@ class Channel(stock.Channel):
         envelope.queue, envelope.raw = queue, raw
         try:
             text = bytes_to_str(raw)
-            decoded = loads(text) if "__type__" in text else json.loads(text)  # kombu's looks at each object in it
+            decoded = loads(text) if "__type__" in text else json.loads(text)  # kombu's inspects each object in it
         except MemoryError:  # says nothing about the message
             raise
         except Exception as error:
@@ -332,7 +332,7 @@ class Channel(stock.Channel):
     def set_aside(self, envelope: ReceivedMessage, reason: str) -> None:
         """Move a malformed message into the quarantine; a second call does nothing.
 
-        Never fails: if Redis does not take the message, only the log line that says so is left of it.
+        Never fails: if Redis does not store the message, it is lost, and a log line shows its beginning.
         """
         raw, envelope.raw = envelope.raw, None
         if raw is None:
@@ -343,7 +343,7 @@ class Channel(stock.Channel):
             reason,
             extra={"action": "message_quarantined"},
         )
-        # Not kombu's client: it prefixes the keys of some commands and leaves others.
+        # Not kombu's client, which adds the key prefix for some commands only.
         client = redis.Redis(connection_pool=self.pool)
         try:
             set_aside(client, self.global_keyprefix, envelope.queue, raw, reason)
@@ -389,12 +389,12 @@ class Transport(stock.Transport):
     """kombu's Redis transport with this module's channels."""
 
     Channel = Channel
-    #: How long Redis holds an answer back while a queue is empty: half as many questions of a worker that has no work.
+    #: Seconds that a BRPOP waits while the queues are empty: twice kombu's, so an idle worker sends half as many.
     brpop_timeout = 2
-    #: Called before each broadcast, such as a command of remote control, so that it finds everything up to date.
+    #: Called before each broadcast, such as a remote control command, so that it finds the pool's state up to date.
     before_broadcast: Callable[[], None] = staticmethod(lambda: None)
     connection_errors = (*stock.Transport.connection_errors, redis.ResponseError, redis.InvalidResponse)
 
 
-# For connections made with TRANSPORT: monitors connect to the URL they are shown, and know only `redis`.
+# For connections made with TRANSPORT: monitors connect to the URL that they are shown, and only know `redis`.
 kombu_connection.resolve_aliases[TRANSPORT] = "redis"

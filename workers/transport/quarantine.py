@@ -33,11 +33,11 @@ class Undecodable(UmbelError):
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedMessage:
-    """One message that was set aside.
+    """One quarantined message.
 
     Attributes:
         reason: What was expected and what was found.
-        at: When it was set aside, in seconds since 1970, by that worker's clock.
+        at: When it was quarantined, in seconds since 1970, by that worker's clock.
         raw: The message as it arrived, cut off after KEPT_BYTES.
         size: Its whole length in bytes.
     """
@@ -50,7 +50,7 @@ class QuarantinedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """The messages of one queue that were set aside.
+    """The quarantined messages of one queue.
 
     Attributes:
         count: How many there have been.
@@ -64,9 +64,9 @@ class Quarantine:
 
 
 def quarantined(client: redis.Redis, keyprefix: str = "") -> dict[str, Quarantine]:
-    """What was set aside, for each queue that has any.
+    """The quarantine of each queue that has one.
 
-    Reads only, in two round trips. The figures of one queue are of one instant, those of two queues may not be.
+    Reads only, in two round trips. The figures of different queues may be of different instants.
 
     Args:
         client: A client of the broker's Redis database.
@@ -86,7 +86,7 @@ def quarantined(client: redis.Redis, keyprefix: str = "") -> dict[str, Quarantin
 
 
 def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
-    """`quarantined` for a deployment's broker; empty if it is not Redis, since other brokers keep none.
+    """`quarantined` for a deployment's broker; empty if it is not Redis, because other brokers have no quarantine.
 
     Raises:
         redis.RedisError: The broker does not answer.
@@ -101,12 +101,12 @@ def quarantined_of(settings: Settings) -> dict[str, Quarantine]:
 def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reason: str) -> None:
     """Keep a malformed message that was taken from `queue`.
 
-    The newest comes first; what exceeds KEPT_PER_QUEUE is dropped but stays counted. Three commands that
-    are not atomic: a crash between them leaves one entry too many or one not counted, which the next call trims.
+    The newest comes first; messages beyond KEPT_PER_QUEUE are dropped but stay counted. The three commands are not
+    atomic: a crash between them leaves one entry too many, which the next call trims, or one that is not counted.
     Repeating a call keeps the message twice.
 
     Raises:
-        redis.RedisError: Redis did not take it. The message then exists only in the caller.
+        redis.RedisError: Redis did not store it. The message then exists only in the caller.
     """
     key = keyprefix + QUARANTINE_KEY
     # Latin-1 maps every byte to one character and back, so the list is readable and can be restored exactly.
@@ -122,10 +122,10 @@ def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reaso
 
 
 def envelope_fault(envelope: object, encodings: Collection[str]) -> str | None:
-    """What makes a decoded message unusable, without reading its body, or None.
+    """What makes a decoded message unusable, or None; its body is not read.
 
     Checks what kombu and Celery use unchecked: each of these faults would end a worker or its connection. What they
-    tolerate passes, especially the smaller envelopes of Celery clients in other languages.
+    tolerate passes, such as the smaller envelopes of Celery clients in other languages.
 
     Args:
         envelope: The message's parsed JSON.
@@ -158,7 +158,7 @@ def envelope_fault(envelope: object, encodings: Collection[str]) -> str | None:
 def body_fault(headers: Mapping[str, Any], body: object) -> str | None:
     """What makes a decoded body unusable for Celery, or None.
 
-    With a `task` header it has to be Celery's protocol 2, without one its protocol 1.
+    With a `task` header, the body must follow Celery's protocol 2; without one, protocol 1.
     """
     if "task" in headers:
         if not isinstance(body, list | tuple) or len(body) != 3:

@@ -1,7 +1,7 @@
-"""The unacknowledged messages of a Redis broker, kept correct over lost connections and refusing servers.
+"""The unacknowledged messages of a Redis broker, kept correct across lost connections and error replies.
 
-kombu ties them to a channel: when it closes, the knowledge of what is running is lost. Here a channel's QoS lives on
-until Redis has everything. What each override fixes, and where kombu does it, is in `channel`.
+kombu ties them to a channel: when it closes, the knowledge of what is running is lost. Here a channel's QoS stays
+alive until Redis has everything. The docstring of `channel` says what each override fixes, and where kombu does it.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -28,10 +28,11 @@ from ...tasks.messages.template import HEADER
 
 logger = logging.getLogger(__name__)
 
-#: Redis cannot be reached or refuses. Whether it wrote is unknown; everything that is retried may be repeated.
+#: Redis cannot be reached or answers with an error. Whether it has written is unknown; whatever is retried here may
+#: safely be repeated.
 REFUSED = (redis.RedisError, OSError)
 
-#: Those with something that Redis does not have yet. Kept per process, because connections share nothing else.
+#: Objects with something that Redis does not have yet. Kept per process, because connections share nothing else.
 _unsettled: set[QoS] = set()
 
 
@@ -41,7 +42,7 @@ class _Orphan:
 
     Attributes:
         request: Celery's request for it if this process executes it; None if it goes back to its queue.
-        is_last_in_line: It goes to the end of the queue that is served last.
+        is_last_in_line: Whether it goes back to the end of the queue that is served last.
         idle_checks: How often in a row the request was found to have ended.
     """
 
@@ -51,19 +52,19 @@ class _Orphan:
 
 
 class QoS(stock.QoS):
-    """What one channel has fetched and not acknowledged, and what it has still to write, also after it closed.
+    """What one channel has fetched and not acknowledged, and what it still has to write, even after it is closed.
 
     Invariants:
-        1. This process never puts back what is acknowledged: the ack stays pending until Redis has it.
-        2. What this process executes is put back only when the worker shuts down or the process ends.
-        3. Everything else that a closed channel held is put back, after the next connect at the latest.
+        1. This process never puts back an acknowledged message: the ack stays pending until Redis has it.
+        2. A message that this process executes is put back only when the worker shuts down or the process ends.
+        3. Every other message that a closed channel held is put back, after the next connect at the latest.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pending_acks: dict[str, None] = {}
         self._unfiled: dict[str, Any] = {}
-        #: umbel's own messages: nothing is lost with them, so they are filed only when they have to go back.
+        #: umbel's own messages. Losing them is harmless, so they are filed only when they have to go back.
         self._dispatches: dict[str, Any] = {}
         self._orphans: dict[str, _Orphan] = {}
         #: Celery's requests for the unacked messages; those of other consumers have none.
@@ -72,9 +73,9 @@ class QoS(stock.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         """File a fetched message as unacked.
 
-        Never fails: the message is in no queue any more, so one that Redis does not file is delivered all the same
-        and filed by `settle`. If the process dies before that, the message is lost. A dispatch of umbel's is not
-        filed, which saves two round trips: if it is lost, the unclaimed index has the work.
+        Never fails: the message is in no queue any more, so one that Redis does not file is still delivered, and
+        `settle` files it. If the process dies before that, the message is lost. A dispatch of umbel's is not filed,
+        which saves two round trips: if it is lost, the unclaimed index has the work.
         """
         virtual.QoS.append(self, message, delivery_tag)
         if HEADER in (message.headers or ()):
@@ -93,7 +94,7 @@ class QoS(stock.QoS):
             )
 
     def append_direct(self, request: Any, delivery_tag: str) -> None:
-        """The same for a dispatch that is handed over directly: its request takes the place of the message."""
+        """The same for a dispatch that is delivered directly: its request takes the place of the message."""
         virtual.QoS.append(self, request, delivery_tag)
         self._dispatches[delivery_tag] = self.requests[delivery_tag] = request
 
@@ -138,14 +139,14 @@ class QoS(stock.QoS):
         self.settle()
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Put everything this channel holds back into its queues; what Redis does not take goes back later."""
+        """Put everything this channel holds back into its queues; what Redis does not accept goes back later."""
         self._file_dispatches()
         self._orphans.update({tag: _Orphan() for tag in self._delivered})
         self._delivered.clear()
         self.settle()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """The channel closes: put back what this process does not execute, and everything if the worker shuts down."""
+        """On closing, put back what this process does not execute; if the worker shuts down, put back everything."""
         self._file_dispatches()
         self._flush()
         if not _is_shutting_down():
@@ -167,7 +168,7 @@ class QoS(stock.QoS):
         """Write what is pending in this process, then do kombu's periodic restore of messages whose worker died.
 
         Raises:
-            redis.RedisError: Redis refused kombu's part.
+            redis.RedisError: kombu's part failed.
         """
         _settle_all()
         super().restore_visible(start, num, interval)
@@ -175,10 +176,10 @@ class QoS(stock.QoS):
     def settle(self, *, is_last: bool = False) -> None:
         """Write what Redis does not have yet, and put back what is not executed any more.
 
-        Never fails; what Redis does not take stays pending. Each part may be repeated.
+        Never fails; what Redis does not accept stays pending. Each part may be repeated.
 
         Args:
-            is_last: The process ends, and with it all it executes.
+            is_last: Whether the process ends, and with it everything that it executes.
         """
         _unsettled.add(self)
         try:
@@ -186,7 +187,7 @@ class QoS(stock.QoS):
             self._send_acks()
             for tag, entry in tuple(self._orphans.items()):
                 if is_last or _is_over(entry):
-                    # A request that says it is acknowledged has an ack on its way here.
+                    # If the request is marked as acknowledged, its ack is on the way to this object.
                     if is_last or entry.request is None or not entry.request.acknowledged:
                         self.restore_by_tag(tag, leftmost=entry.is_last_in_line)
                     self._orphans.pop(tag, None)
@@ -225,8 +226,8 @@ class QoS(stock.QoS):
         tags = tuple(self._pending_acks)
         if not tags:
             return
-        # No MULTI: a Redis out of memory refuses that, but not these two. The hash goes first, because a restore
-        # removes an index entry without a message, but not the reverse.
+        # No MULTI: a Redis that is out of memory refuses it, but not these two commands. The hash goes first, because
+        # a restore removes an index entry without a message, but not the reverse.
         with self.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
             pipeline.hdel(self.unacked_key, *tags)
             pipeline.zrem(self.unacked_index_key, *tags)
@@ -272,7 +273,7 @@ def _is_over(entry: _Orphan) -> bool:
     if request is None:
         return True
     is_waiting = request.time_start is None and not request.acknowledged
-    # Two checks: a pool thread removes a request from the active ones just before it acknowledges it.
+    # Two checks, because a pool thread removes a request from the active ones just before it acknowledges it.
     entry.idle_checks = 0 if is_waiting or request in worker_state.active_requests else entry.idle_checks + 1
     return entry.idle_checks > 1
 
@@ -289,5 +290,5 @@ def _settle_all(*, is_last: bool = False) -> None:
 
 signals.task_received.connect(_remember_request, weak=False)
 atexit.register(_settle_all, is_last=True)
-# A pool child inherits what is pending, but its parent writes it.
+# A pool child inherits the pending entries, but its parent writes them.
 os.register_at_fork(after_in_child=_unsettled.clear)

@@ -1,4 +1,4 @@
-"""Cancelling single steps of a run that goes on, and joins that did not become complete in time.
+"""Cancelling single steps of a running run, and expiring joins that did not become complete in time.
 
 Not here: the end of a whole run (`Engine.finish`). Read `step_cancels.py` first.
 """

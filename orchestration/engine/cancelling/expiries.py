@@ -16,12 +16,12 @@ from ...model.work_item import Origin, Scope, derive_id
 from ...store.replies import Applied, pairs, unpack_raw
 from ...store.verbs import Store
 
-#: Begins the buffer ids of `collect_events` that are made of a key.
+#: Prefix of `collect_events` buffer ids that are made from a key.
 KEY = "key:"
 
 
 async def expire_join(store: Store, run_id: str, plan: Plan, buffer: str, limits: Limits) -> Applied | None:
-    """Drop what has arrived of a set whose time is over, and say so: on the stream, and to a step that accepts it.
+    """Drop the events of a join whose time is over, and report that on the stream and to a step that accepts it.
 
     *Promise:* one script; a set that becomes complete meanwhile is not touched.
 
@@ -29,11 +29,11 @@ async def expire_join(store: Store, run_id: str, plan: Plan, buffer: str, limits
         store: The runs.
         run_id: The run.
         plan: The run's.
-        buffer: As the outbox names it: the step, its fan-outs, and the key that the events share.
+        buffer: Its name in the outbox: the step, its fan-outs, and the key that the events share.
         limits: For routing.
 
     Returns:
-        What follows; None if nothing was dropped.
+        What was applied; None if nothing was dropped.
     """
     name, _, place = buffer.partition("|")
     scope, _, _ = place.partition("~")
@@ -45,7 +45,7 @@ async def expire_join(store: Store, run_id: str, plan: Plan, buffer: str, limits
 
 
 async def expire_buffer(store: Store, run_id: str, plan: Plan, buffer: str, limits: Limits) -> Applied | None:
-    """The same for a set that `collect_events` gathers; `buffer` is the step and its buffer id."""
+    """Like `expire_join`, for a set that `collect_events` gathers; `buffer` is the step and its buffer id."""
     keys = store.locate(run_id)
     known = pairs(await store.command("look at buffers", "HGETALL", keys["collect"]))
     lists = [name.decode() for name, of in known.items() if name.startswith(b"buffer:") and of == buffer.encode()]

@@ -17,14 +17,14 @@ from ...store.verbs import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What to look for; all of it must hold.
+    """Criteria for work items; all of them must hold.
 
     Attributes:
         step: The step.
         work_ids: Only these work items; None is all.
-        but: Not this one.
+        but: A work item to leave out.
         where: Fields that the step's event must have.
-        scope_id: A fan-out that they lie in.
+        scope_id: A fan-out that the work items belong to.
     """
 
     step: str | None = None
@@ -53,7 +53,7 @@ class LiveWork:
 
     Attributes:
         record: Its record.
-        field: Where it lies in the queue of its step; None if it has left that.
+        field: Its field in the queue of its step; None if it has left the queue.
         waits: Ids of its waiters.
         children: Child runs that it waits for.
     """
@@ -65,12 +65,12 @@ class LiveWork:
 
     @property
     def is_cancellable(self) -> bool:
-        """Not if the run has failed with it."""
+        """False if the run has failed with it."""
         return self.record.state != "failed"
 
 
 async def live_work(store: Store, run_id: str) -> tuple[list[LiveWork], dict[bytes, bytes]]:
-    """All work of a run that has not ended, and its stored events; costs as much as there is of both."""
+    """All unfinished work of a run, and its stored events. The cost grows with the number of both."""
     keys = store.locate(run_id)
     names = ("work", "queue", "waiters", "children", "events")
     work, queue, waiters, children, events = map(

@@ -1,4 +1,4 @@
-"""Cancel steps of a run that goes on: what is queued goes, what runs loses its token and is stopped."""
+"""Cancel steps of a running run: queued work is removed, running work loses its token and is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .selection import LiveWork, Selection, event_of, live_work
 
 STEP_CANCELLED = "umbel.StepCancelled"
 
-#: So many work items are cancelled with one script.
+#: How many work items one script cancels.
 _AT_ONCE = 100
 
 
@@ -35,10 +35,10 @@ async def cancel_work(
     instead: Envelope | None = None,
     reason: str = "",
 ) -> tuple[int, list[Applied]]:
-    """Cancel what is selected of a run's work, as it is now.
+    """Cancel the selected work items of a run, as they are now.
 
-    *Promise:* each work item is cancelled at once and with everything that follows, or has ended before. It may be
-    repeated: what is cancelled is not there any more. A crash in between leaves some of them uncancelled.
+    *Promise:* each work item is cancelled atomically with everything that follows, or has ended before. The call may be
+    repeated: cancelled items no longer exist. A crash in between leaves some of the items uncancelled.
 
     Args:
         store: The runs.
@@ -46,10 +46,10 @@ async def cancel_work(
         plan: The run's.
         selection: Which work items.
         limits: For routing.
-        downstream: Also what has followed from executions of the selected step that have ended, as far as the journal
+        downstream: Also cancel work that has followed from ended executions of the selected step, as far as the journal
             goes back.
-        instead: An event that goes on from each of them, as if its step had returned it.
-        reason: For the stream.
+        instead: An event to emit in place of each item, as if its step had returned it.
+        reason: Published on the stream.
 
     Returns:
         How many were cancelled, and what follows from each script.
@@ -80,12 +80,12 @@ async def cancel_work(
             except WorkflowRuntimeError:
                 if not applied:
                     raise
-                return cancelled, applied  # it has ended meanwhile, perhaps by this
+                return cancelled, applied  # the run has ended meanwhile, perhaps because of this
             cancelled, missed = cancelled + count, missed + len(some) - count
             applied.append(change)
         if not missed and selection.scope_id is None:
             break
-        # Some have moved on since they were seen. Of a fan-out, what gathers those in it has fired meanwhile.
+        # Some items have moved on since they were read. In a fan-out, joins of cancelled items may have fired since.
         live, _ = await live_work(store, run_id)
         if selection.scope_id is None:
             selection = Selection(work_ids=frozenset(item.record.work_id for item in chosen))
@@ -162,7 +162,7 @@ def _keys_of(plan: Plan, record: WorkRecord) -> Iterable[str]:
 
 
 async def _descendants(store: Store, run_id: str, selection: Selection, roots: set[str]) -> set[str]:
-    """Work that has followed from a step's executions, by the run's journal."""
+    """Work that has followed from a step's executions, according to the run's journal."""
     led_to: Mapping[str, set[str]] = defaultdict(set)
     found = set(roots)
     for _, _, data in await store.journal(run_id):

@@ -1,4 +1,4 @@
-"""Child runs: what follows from one run in another one, whose shard is another.
+"""Child runs: what a change of one run requires of another run, which may be in another shard.
 
-Not here: how a step asks for them (`tasks/context`). Read `outbox.py` first.
+Not here: how a step starts them (`tasks/context`). Read `outbox.py` first.
 """

@@ -10,7 +10,7 @@ from ...store.verbs import Store
 
 
 async def child_records(store: Store, parent: str) -> AsyncIterator[tuple[str, dict[bytes, Any]]]:
-    """Ids and records (see `lua/lib/children.lua`) of all children of a run, in no order. One may come twice."""
+    """Ids and records (see `lua/lib/children.lua`) of a run's children, in no particular order. One may come twice."""
     key, cursor = store.locate(parent)["children"], b"0"
     while True:
         cursor, flat = await store.command("list child runs", "HSCAN", key, cursor, "COUNT", 100)
@@ -22,12 +22,12 @@ async def child_records(store: Store, parent: str) -> AsyncIterator[tuple[str, d
 
 
 async def child_runs(store: Store, parent: str) -> AsyncIterator[str]:
-    """Ids of the children of a run that were started, each once."""
+    """Ids of the children that a run has started, each once."""
     seen: set[str] = set()
     async for child_id, child in child_records(store, parent):
-        if child_id in seen or b"sp" in child:  # what it is started with is kept until it was
+        if child_id in seen or b"sp" in child:  # its spec is kept until it has been started
             continue
-        # One that failed may never have begun, because another run had the id that was chosen for it.
+        # A failed child may never have begun, because another run had the id that was chosen for it.
         if child[b"st"] == b"failed" and b"ke" not in child and await is_of_another(store, parent, child_id):
             continue
         seen.add(child_id)
@@ -35,7 +35,7 @@ async def child_runs(store: Store, parent: str) -> AsyncIterator[str]:
 
 
 async def is_of_another(store: Store, parent: str, run_id: str) -> bool:
-    """Whether a run is there that was not started as the child of this one."""
+    """Whether a run with this id exists that is not a child of `parent`."""
     key = store.locate(run_id)["run"]
     status, of = await store.command("look at a child run", "HMGET", key, "status", "parent")
     return status is not None and of != parent.encode()

@@ -1,16 +1,16 @@
-"""The outbox: what one run's change demands of another run, which may lie in another shard.
+"""The outbox: what a change of one run requires of another run, which may be in another shard.
 
     commit of the parent ── starts ──> start of the child ── … ──> its end ── reports ──> child_ended ──> …
     (parent's shard)                   (child's shard)       (child's shard)              (parent's shard)
     end of the parent ── parted ──> finish of each child
 
-Each arrow is a script of its own that may be repeated, by any process. What comes next is recorded in the outbox of the
-shard, by the script before: the process that made the change does it at once, and the sweep does what is left over.
-Nothing here has to succeed together with anything else.
+Each arrow is a separate script, which any process may repeat. Each script records the next one in the outbox of its
+shard: the process that made the change runs it at once, and the sweep runs what is left over. No two of the scripts
+have to succeed together.
 
-A child's start is recognised by a nonce that follows from its parent, so it is started once. Its end is counted once.
-A running child is also looked at from time to time: should a process of an older release have ended it, or Redis have
-forgotten what was in the outbox, its parent learns of its end later, but does.
+A child's start is identified by a nonce derived from its parent, so the child is started once. Its end is counted once.
+A running child is also checked from time to time: if a process of an older release has ended it, or Redis has lost the
+outbox entry, its parent still learns of the end, only later.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from .spec import ChildSpec
 
 logger = logging.getLogger("umbel.children")
 
-#: In the last event of a child that was ended because its parent had ended, or was put back to before.
+#: In the last event of a child that was ended because its parent had ended, or was rewound to before the child.
 _BY_PARENT = b'"by_parent":true'
 
-#: So many child runs are started or ended at a time.
+#: How many child runs are started or ended at a time.
 _AT_ONCE = 32
 
 
 class Lives(Protocol):
-    """What the outbox needs of the engine."""
+    """What the outbox needs from the engine."""
 
     async def start(
         self,
@@ -76,7 +76,7 @@ class Lives(Protocol):
         ...
 
     async def retry(self, run_id: str) -> Applied:
-        """Take an ended run up again."""
+        """Retry an ended run."""
         ...
 
     async def cancel_work(self, run_id: str, selection: Selection, *, reason: str = "") -> int:
@@ -89,26 +89,26 @@ class Lives(Protocol):
 
 
 class Outbox:
-    """Starts child runs, ends them with their parents, and brings their ends to their parents.
+    """Starts child runs, ends them with their parents, and reports their ends to their parents.
 
-    *Promise:* every method may be repeated, raced and broken off.
+    *Promise:* every method may be repeated, run concurrently and interrupted.
     """
 
     def __init__(self, store: Store, lives: Lives) -> None:
         """Args:
         store: The runs.
-        lives: Starts and ends them.
+        lives: Starts and ends runs.
         """
         self._store, self._lives = store, lives
 
     # -- at once, after a change -----------------------------------------------------------------------------------
 
     async def follow(self, run_id: str, changed: Applied) -> None:
-        """Do what a change of a run demands of others. Never raises: the sweep does what is left.
+        """Do what a change of a run requires of other runs. Never raises: the sweep does what is left.
 
         Args:
             run_id: The run that was changed.
-            changed: The answer to the change.
+            changed: The reply to the change.
         """
         if changed.starts:
             await self._all(self._start(run_id, child_id) for child_id in changed.starts)
@@ -137,7 +137,7 @@ class Outbox:
     # -- for the sweep ---------------------------------------------------------------------------------------------
 
     async def settle(self, member: str) -> None:
-        """Do what an entry says; it goes, or is looked at again later."""
+        """Process an entry of the outbox, which is then removed or postponed."""
         kind, run_id, *more = member.split("|", 2)
         if kind == "child":
             await self._look(run_id, more[0])
@@ -153,7 +153,7 @@ class Outbox:
             await self._part(run_id)
 
     async def _cancel_rest(self, run_id: str, scope_id: str) -> None:
-        """Cancel what goes on of a fan-out."""
+        """Cancel the unfinished work of a fan-out."""
         with suppress(RunNotFound, WorkflowRuntimeError):  # it has ended
             await self._lives.cancel_work(run_id, Selection(scope_id=scope_id), reason="a join has all it takes")
         await self._forget(run_id, f"rest|{run_id}|{scope_id}")
@@ -161,7 +161,7 @@ class Outbox:
     async def _expire(self, kind: str, run_id: str, buffer: str) -> None:
         """Drop a set of events that did not become complete in time."""
         status = await self._status(run_id)
-        if status == "restoring":  # its limits are there before it is live; others come first meanwhile
+        if status == "restoring":  # its time limits are stored before it is live; look again later
             key, settings = self._store.locate(run_id)["outbox"], self._store.settings
             seconds, _ = await self._store.command("read the clock", "TIME")
             again_at = round((int(seconds) + settings.redispatch_seconds) * 1000)
@@ -217,7 +217,7 @@ class Outbox:
         await self._store.verb("child_started", parent, child=child_id, look=pause)
 
     async def _look_no_more(self, parent: str, child_id: str) -> None:
-        """Forget that a child is to be looked at, unless its parent was retried meanwhile and waits for it again."""
+        """Stop checking a child, unless its parent was retried meanwhile and waits for it again."""
         await self._store.verb("child_ended", parent, child=child_id)
 
     async def _look(self, parent: str, child_id: str) -> None:
@@ -252,7 +252,7 @@ class Outbox:
             error = f"Run {child_id!r} is not in Redis any more."
             await self._tell(parent, child_id, "failed", _not_begun("RunNotFound", error))
         elif status not in END_STATUSES:
-            # Of a child that a fork shares with its origin, only the origin hears that it has ended.
+            # A child that a fork shares with its origin reports its end to the origin only: the fork checks often.
             pause_seconds = self._store.settings.sweep_seconds if b"ke" in child else None
             await self._look_later(parent, child_id, pause_seconds)
         elif child[b"st"] == b"reviving" and status != "completed" and b"ke" not in child:
@@ -268,7 +268,7 @@ class Outbox:
     # -- ends ------------------------------------------------------------------------------------------------------
 
     async def _report(self, child_id: str) -> None:
-        """Bring a child's end to its parent."""
+        """Report a child's end to its parent."""
         found = await self._store.command(
             "read a child's end", "HMGET", self._store.locate(child_id)["run"], "parent", "status", "ending"
         )
@@ -280,7 +280,7 @@ class Outbox:
     async def _tell(
         self, parent: str, child_id: str, status: str, event: bytes, *, unbegun: bool = False, is_final: bool = False
     ) -> None:
-        # What was ended for its parent is taken up again if that waits for it, unless that was tried.
+        # A child that was ended because of its parent is retried if the parent waits for it, unless that was tried.
         parted = not is_final and event is not None and status == "cancelled" and _BY_PARENT in event
         about = {"unbegun": unbegun or None, "parted": parted or None}
         reply = await self._store.verb("child_ended", parent, child=child_id, status=status, event=event, **about)
@@ -289,11 +289,11 @@ class Outbox:
         await self._lives.follow(parent, self._store.applied(parent, reply[1]))
 
     async def _part(self, parent: str) -> None:
-        """A run has ended: end the children that are not to be left alone."""
+        """Cancel the children of an ended run, except those that are to be left running."""
         if await self._status(parent) != "running":
             async for child_id, child in child_records(self._store, parent):
                 if child[b"st"].decode() not in END_STATUSES and await self._status(parent) == "running":
-                    break  # it was retried meanwhile: its children go on with it
+                    break  # it was retried meanwhile: its children continue with it
                 await self._end(parent, child_id, child)
         await self._forget(parent, f"parted|{parent}")
 

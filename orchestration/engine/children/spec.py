@@ -1,4 +1,4 @@
-"""What a child run is started with, as it is kept in its parent's shard until it was."""
+"""What a child run is started with, kept in its parent's shard until it has been started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...store.scripts import pack, unpack
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """All but its id and its plan.
+    """Everything that a child is started with, except its id and its plan.
 
     Attributes:
         event: Its start event.
@@ -21,7 +21,7 @@ class ChildSpec:
         timeout_seconds: Its time limit; None is none.
         options: Kept with the run.
         num_concurrent_runs: How many runs of its workflow may execute at a time; None is no limit.
-        when_busy: For a child in a session: what it does while another run of that goes on.
+        when_busy: For a child in a session: what to do while another run of the session is in progress.
     """
 
     event: Envelope
@@ -32,15 +32,15 @@ class ChildSpec:
     when_busy: WhenBusy | None = None
 
     def to_bytes(self) -> bytes:
-        """For Redis."""
+        """Encode it for Redis."""
         about = [self.queue, self.timeout_seconds, json.dumps(self.options or {}), self.num_concurrent_runs]
-        # Earlier releases know no children in sessions: they cannot read such a one, and leave it to others.
+        # Earlier releases have no children in sessions: they cannot read such a spec and leave it to other processes.
         in_session = [] if self.when_busy is None else [self.when_busy]
         return pack([*about, self.event.to_bytes().decode(), *in_session])
 
     @staticmethod
     def from_bytes(data: bytes) -> ChildSpec:
-        """The inverse."""
+        """The inverse of `to_bytes`."""
         queue, timeout_seconds, options, num_concurrent_runs, event, *in_session = unpack(data)
         return ChildSpec(
             Envelope.from_bytes(event.encode()),

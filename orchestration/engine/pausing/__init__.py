@@ -1,4 +1,4 @@
-"""What is paused for the whole deployment: queues, which workers then take nothing from, and workflows.
+"""Pausing for the whole deployment: queues, from which workers then take no messages, and workflows.
 
-How workers follow is in `workers/celery_app`. Read `workflows.py` first.
+How workers apply it is in `workers/celery_app`. Read `workflows.py` first.
 """

@@ -6,10 +6,10 @@ from ...store.verbs import Store
 
 
 async def pause_queue(store: Store, queue: str) -> None:
-    """Let no worker take messages from a queue.
+    """Stop all workers from taking messages from a queue.
 
-    *Promise:* recorded in Redis, so it outlives all processes and holds for workers that start later. Workers that run
-    follow it with one of their next sweeps. What is executed already goes on.
+    *Promise:* recorded in Redis, so it outlives all processes and holds for workers that start later. Running workers
+    apply it with one of their next sweeps. Steps that are already executing continue.
     """
     now = await store.command("ask for the time", "TIME")
     await store.command("pause a queue", "HSETNX", _key(store), queue, int(now[0]) * 1000)

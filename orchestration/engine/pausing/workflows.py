@@ -1,11 +1,12 @@
 """Workflows that are paused: no worker begins steps of their runs.
 
-    pause    the workflow is noted as paused; workers follow with their next sweeps
-    hold     a message of it arrives: the work is noted as held; it stays unclaimed, with its next look an hour later
-    resume   the workflow is noted as resumed; workers follow, and dispatch again what is held
+    pause    the workflow is recorded as paused; workers apply that with their next sweeps
+    hold     a message of it arrives: the work is recorded as held; it stays unclaimed, with its next look an hour later
+    resume   the workflow is recorded as resumed; workers apply that, and redispatch what is held
 
-Nothing is claimed meanwhile, so that paused work costs nothing and a claim does not ask whether it is paused. Held work
-is unclaimed work: what is held by a worker that follows late is found by the sweep, within that hour.
+Nothing is claimed meanwhile: paused work costs nothing, and a claim need not check whether its workflow is paused. Held
+work is unclaimed work: if a worker that learns of the resumption late still holds some, the sweep finds it within that
+hour.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from ..protocol import Engine
 
 logger = logging.getLogger("umbel.sweep")
 
-#: Held work is dispatched again after so long even if nothing resumes it.
+#: Held work is redispatched after this time even if nothing resumes it.
 HELD_SECONDS = 3600.0
 
-#: So long after a workflow was resumed, workers look for work that others still hold.
+#: How long after a workflow was resumed workers look for work that others still hold.
 RESUMED_SECONDS = 60.0
 
-#: At most so much is dispatched again per shard and pass.
+#: Maximum number of held work items redispatched per shard and pass.
 BATCH = 200
 
 
@@ -38,8 +39,8 @@ class Pauses:
 
     Attributes:
         queues: By name.
-        workflows: By the name that was given: the whole one, or its last part.
-        resumed: Workflows that were paused until lately, and when that ended.
+        workflows: By the name that was passed: the full name, or its last part.
+        resumed: Workflows that were paused until recently, and when that ended.
     """
 
     queues: Mapping[str, int]
@@ -60,10 +61,10 @@ def covered_by(workflow: str, paused: Collection[str]) -> str | None:
 
 
 async def pause_workflow(store: Store, workflow: str) -> None:
-    """Let no worker begin steps of a workflow.
+    """Stop all workers from beginning steps of a workflow.
 
-    *Promise:* recorded in Redis, so it outlives all processes and holds for workers that start later. Workers that run
-    follow it with one of their next sweeps. What is executed already goes on, and so do timeouts.
+    *Promise:* recorded in Redis, so it outlives all processes and holds for workers that start later. Running workers
+    apply it with one of their next sweeps. Steps that are already executing continue, and so do timeouts.
     """
     now = await store.command("ask for the time", "TIME")
     await store.command("pause a workflow", "HDEL", _key(store, "resumed_workflows"), workflow)
@@ -71,9 +72,9 @@ async def pause_workflow(store: Store, workflow: str) -> None:
 
 
 async def resume_workflow(store: Store, workflow: str) -> bool:
-    """Let workers begin its steps again; False if it was not paused under this name.
+    """Let workers begin a workflow's steps again; False if it was not paused under this name.
 
-    *Promise:* of what is held nothing is lost, also if this process dies: workers dispatch it with their next sweeps.
+    *Promise:* no held work is lost, even if this process dies: workers dispatch it with their next sweeps.
     """
     paused = _key(store, "paused_workflows")
     if not await store.command("resume a workflow", "HEXISTS", paused, workflow):
@@ -87,33 +88,33 @@ async def resume_workflow(store: Store, workflow: str) -> bool:
 
 
 async def hold(store: Store, run_id: str, work_id: str, paused: str) -> bool:
-    """Put off dispatched work of a paused workflow; False if it is no longer to be claimed.
+    """Postpone dispatched work of a paused workflow; False if it can no longer be claimed.
 
     Args:
         store: The runs.
         run_id: The run.
         work_id: The work item that a message named.
-        paused: What `covered_by` gave.
+        paused: What `covered_by` returned.
     """
     reply = await store.verb("hold", run_id, {"held": f"held:{paused}"}, w=work_id, put_off=round(HELD_SECONDS * 1000))
     return bool(reply[0] == b"held")
 
 
 async def held_steps(store: Store, workflow: str) -> int:
-    """How many steps are held for a workflow, about: those of runs that have ended meanwhile are counted too."""
+    """Approximately how many steps are held for a workflow: those of runs that have ended are counted, too."""
     shards = range(store.settings.shards)
     return sum(await store.batch("count what is held", *(("ZCARD", _held(store, shard, workflow)) for shard in shards)))
 
 
 async def release(engine: Engine, resumed: Mapping[str, int], now: int) -> bool:
-    """Dispatch again what is held for workflows that were resumed; whether there is more.
+    """Redispatch what is held for workflows that were resumed; returns whether there is more.
 
-    *Promise:* may be done by any number of processes, and broken off: what is held is forgotten after its dispatch.
+    *Promise:* any number of processes may do this, and be interrupted: held work is forgotten only after its dispatch.
 
     Args:
-        engine: Of the deployment.
+        engine: The deployment's.
         resumed: `Pauses.resumed`.
-        now: In ms of Redis time.
+        now: Redis time in ms.
     """
     store, is_more = engine.store, False
     for workflow, at in resumed.items():

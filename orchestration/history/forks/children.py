@@ -1,7 +1,7 @@
-"""Child runs that a run waited for at a point: what becomes of them in a fork, and if the run is put back.
+"""What becomes of the child runs that a run waited for at a point, in a fork and in a rewind.
 
-In a fork they are either kept, so that it takes the ends which are recorded, and waits for those that have not come; or
-each is forked too, as it was at that instant. A run that is put back keeps them.
+A fork either keeps the children (it takes the ends that are recorded and waits for the others) or forks each of them
+as it was at the time of the point. A rewound run keeps its children.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Adopted:
     """What a fork begins with.
 
     Attributes:
-        snapshot: With the children that it waits for.
-        looks: Commands for its start.
-        forks: Child of the fork -> the point that it is forked from.
+        snapshot: Includes the children that the fork waits for.
+        looks: Commands to add to its start.
+        forks: Child of the fork -> the point that the child is forked from.
     """
 
     snapshot: RunSnapshot
@@ -40,13 +40,13 @@ class Adopted:
 
 
 async def kept(store: Store, point: RunAt, run_id: str) -> Adopted:
-    """A fork that waits for the children which its origin waited for. A child that was never begun is its own.
+    """A fork that waits for its origin's children. It gets its own child in place of one that had not begun.
 
     *Promise:* only reads.
 
     Args:
         store: The deployment.
-        point: Where the fork goes on from.
+        point: Where the fork continues from.
         run_id: The fork.
     """
     ends = await _ends(store, point)
@@ -70,7 +70,7 @@ async def kept(store: Store, point: RunAt, run_id: str) -> Adopted:
 
 
 async def forked(store: Store, point: RunAt, run_id: str) -> Adopted:
-    """A fork that has a fork of each child which its origin waited for, as that was at the instant of the point.
+    """A fork with its own fork of each child that its origin waited for, as the child was at the time of the point.
 
     Raises:
         HistoryUnavailable, HistoryDamaged, RunNotFound: The child's past cannot be rebuilt.
@@ -96,24 +96,24 @@ async def forked(store: Store, point: RunAt, run_id: str) -> Adopted:
                 forks[made.child_id] = at
             waits.append(made if child.status == "held" else replace(made, status="starting"))
             if child.status != "held":
-                # One after the other is forked; until then nobody else is to begin one.
+                # The forks are made one after another; until then no other process may begin the child.
                 looks.append(LookAtChild(made.child_id, begin=at is None, later=0 if at is None else len(forks)))
         items.append(_waiting(item, answers, waits))
     return Adopted(replace(point.snapshot, items=tuple(items)), tuple(looks), forks)
 
 
 async def put_back(store: Store, point: RunAt, snapshot: RunSnapshot) -> tuple[RunSnapshot, list[dict[str, Any]]]:
-    """A run that is put back has the children again which it waited for: what has completed since, is completed.
+    """For a rewind: the children that the run waited for at the point. One that has completed since stays completed.
 
     *Promise:* only reads.
 
     Args:
         store: The deployment.
-        point: Where it is put back to.
-        snapshot: What it goes on from.
+        point: The point to rewind to.
+        snapshot: What the run continues from.
 
     Returns:
-        What it goes on from, and the children that it keeps: see `children.go_back` in `lua/lib/children.lua`.
+        What the run continues from, and the children it keeps: see `children.go_back` in `lua/lib/children.lua`.
     """
     live = {child_id: child async for child_id, child in child_records(store, point.run_id)}
     ends, items, kept = await _ends(store, point), [], list[dict[str, Any]]()
@@ -131,7 +131,7 @@ async def put_back(store: Store, point: RunAt, snapshot: RunSnapshot) -> tuple[R
             }
             if status == "completed" and child.child_id in ends:
                 answers[child.wait] = ends[child.child_id]
-            elif child.wait not in answers or status not in END_STATUSES:  # it goes on, or is taken up again
+            elif child.wait not in answers or status not in END_STATUSES:  # still running, or waited for again
                 answers.pop(child.wait, None)
                 going.append(child)
                 held += status == "held"
@@ -156,7 +156,7 @@ def _as_saved(child_id: str, wait: str, live: Mapping[str, dict[bytes, Any]]) ->
 
 
 async def _ends(store: Store, point: RunAt) -> dict[str, Envelope]:
-    """The ends of children that the run has had since."""
+    """The ends of children that the run received after the point."""
     ends: dict[str, Envelope] = {}
     if any(item.children or item.ended for item in point.snapshot.items):
         async for entry in entries(store, point.run_id, after=point.seq):
@@ -167,13 +167,13 @@ async def _ends(store: Store, point: RunAt) -> dict[str, Envelope]:
 
 
 def own_id(run_id: str, item: SavedItem, child: SavedChild) -> str:
-    """The id of a child of the fork: as the step would choose it there, were it to start the child."""
+    """The id of a fork's child: the id that the step would choose if it started the child in the fork."""
     made = derive_id(run_id, item.work_id, "child", child.wait.removeprefix("child|"), digest_size=16)
     return f"{state_id_of(child.child_id)}.{made}" if "." in child.child_id else made
 
 
 def _waiting(item: SavedItem, answers: Mapping[str, Envelope | None], children: Sequence[SavedChild]) -> SavedItem:
-    """The work item with these answers, waiting for these children; with none left it goes on."""
+    """The work item with these answers, waiting for these children; it resumes if there are none left."""
     if not item.children and not children:
         return replace(item, answers=answers)
     ended = {**item.ended, **{child.wait: child.child_id for child in item.children if child.wait in answers}}
@@ -195,7 +195,7 @@ def _raw_commands(entry: Entry) -> Iterable[dict[bytes, Any]]:
 
 
 async def _has_begun(store: Store, parent: str, child: SavedChild) -> bool:
-    """Whether a child has begun: it is known to, or its run is there. Another run may have the id chosen for it."""
+    """Whether a child has begun: it has no spec left, or its id exists as a child of this run, not of another one."""
     if child.spec is None:
         return True
     found: bytes | None = await store.command(
@@ -205,7 +205,7 @@ async def _has_begun(store: Store, parent: str, child: SavedChild) -> bool:
 
 
 async def _as_of(store: Store, run_id: str, at: datetime) -> RunAt | None:
-    """A child at an instant; None if it had not begun."""
+    """A child as it was at a given time; None if it had not begun."""
     try:
         return await point_at(store, run_id, Where(at=at))
     except (PointNotFound, RunNotFound):

@@ -1,4 +1,4 @@
-"""What is changed of a past state before a run goes on from it: the state, events of its work, when timers are due."""
+"""Edits to a past state before a run continues from it: the state, events of its work, due times of timers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ..points import RunAt, packed_state
 
 Timed = TypeVar("Timed", SavedItem, SavedWaiter, SavedSlot, SavedBuffer)
 
-#: A JSON Patch, top-level keys to set (None deletes one), or a function of the state that returns it or changes it.
+#: A JSON Patch; top-level keys to set (None deletes one); or a function that takes the state and returns or changes it.
 StateEdit = Sequence[dict[str, Any]] | Mapping[str, Any] | Callable[[dict[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """Changes of a past state.
+    """Edits to a past state.
 
     Attributes:
-        state: Of `ctx.store`.
-        events: By work item, or by step where it has one work item: the event that it is executed with instead, or
-            fields of its event that are replaced, as JSON values. Names of classes in these are data.
-        max_bytes: Of a key of the state and of an event; None for any size.
-        fits: Raises WorkflowRuntimeError for an event that its class would refuse.
+        state: Edit of `ctx.store`.
+        events: By work item, or by step if the step has only one work item: the event to execute it with instead, or
+            the fields of its event to replace, as JSON values. Class names in these values are treated as data.
+        max_bytes: Limit for one key of the state and for one event; None for no limit.
+        fits: Raises WorkflowRuntimeError for an event that its class would reject.
     """
 
     state: StateEdit | None = None
@@ -39,10 +39,10 @@ class Edits:
     fits: Callable[[Envelope], object] = lambda _: None
 
     def check_size(self, what: str, data: bytes) -> None:
-        """Refuse what is too large to be stored.
+        """Refuse data that is too large to be stored.
 
         Raises:
-            PayloadTooLarge: It is.
+            PayloadTooLarge: It has more than `max_bytes`.
         """
         if self.max_bytes is not None and len(data) > self.max_bytes:
             raise PayloadTooLarge(
@@ -54,19 +54,19 @@ class Edits:
 def edited(
     point: RunAt, edits: Edits, plan: Plan, now: int, answers: Mapping[str, Mapping[str, Envelope]] | None = None
 ) -> RunSnapshot:
-    """The live state of a run at a point, with changes, ready to be gone on from.
+    """The live state of a run at a point, edited, ready to continue from.
 
     Args:
         point: The point.
-        edits: What is changed.
-        plan: What the run goes on by.
-        now: Redis ms; timers are due after what was left of them at the point.
-        answers: Work item -> name of a wait -> what answers it.
+        edits: The edits.
+        plan: The plan that the run continues with.
+        now: Redis time in ms. A timer is due after the time that it had left at the point.
+        answers: Work item -> name of a wait -> the event that answers it.
 
     Raises:
-        HistoryUnavailable: The run had ended at the point.
-        ContextSerdeError: The plan lacks steps that the work is for.
-        WorkflowRuntimeError: An edit does not fit: the text says what there is.
+        ContextSerdeError: The plan lacks steps that the unfinished work needs.
+        PayloadTooLarge: An edited key or event exceeds `edits.max_bytes`.
+        WorkflowRuntimeError: An edit does not fit; the message lists what exists.
     """
     snapshot = point.snapshot
     _check_steps(snapshot, plan, point)
@@ -95,7 +95,7 @@ def edited(
 
 
 def answered(snapshot: RunSnapshot, answers: Mapping[str, Mapping[str, Envelope]]) -> RunSnapshot:
-    """The same, where waits are answered that are open in it."""
+    """The same snapshot with these answers, as far as their waits are open in it."""
     waiting = {(saved.waiter.work_id, saved.waiter.waiter_id) for saved in snapshot.waiters}
     given = {
         work_id: {name: event for name, event in events.items() if (work_id, name) in waiting}
@@ -135,10 +135,10 @@ def _check_steps(snapshot: RunSnapshot, plan: Plan, point: RunAt) -> None:
 
 
 def edited_state(state: dict[str, Any], edit: StateEdit) -> dict[str, Any]:
-    """A state's JSON values after an edit, which may change what it is given.
+    """A state's JSON values after an edit. A function may change `state` in place.
 
     Raises:
-        WorkflowRuntimeError: The edit does not fit, or makes something else than text keys with values.
+        WorkflowRuntimeError: The edit does not fit, does not result in a dict with text keys, or changes the key `''`.
     """
     kind = state.get("")
     if callable(edit):
@@ -166,7 +166,7 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _checked(value: Any, what: str, tags: Sequence[str] = ()) -> Any:
-    """The same as strict JSON; with `tags`, an object that has one of them is wrapped, so that it stays data."""
+    """The value as strict JSON. With `tags`, an object that has one of them is wrapped, so that it stays data."""
     try:
         return to_tagged(value, _refuse, tags)
     except NotJson as flaw:
@@ -225,7 +225,7 @@ def _with_fields(event: Envelope, fields: Mapping[str, Any], step: str) -> Envel
             f"{', '.join(sorted({*value, *more} - {'_data'}))}."
         )
     for name, new in fields.items():
-        # What an event's class declares is never taken for a tagged value.
+        # A field that the event's class declares is never read as a tagged value.
         into, tags = (value, ()) if name in value else (more, (TAG,))
         into[name] = _checked(new, f"Field {name!r} of the {event.type} for step {step!r}", tags)
     return replace(event, payload=json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())

@@ -1,4 +1,4 @@
-"""Which runs were forked from which: an index beside each origin, so that its forks are found without a search."""
+"""Which runs were forked from which: an index per origin, so that its forks are found without a search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...model.work_item import ForkedFrom
 from ...store.reads import StoreReads
 from ...store.verbs import Store
 
-#: Forks of one run that are remembered, the newest; runs of a family that are read, and how far up it is gone.
+#: Limits: forks remembered per run (the newest), runs read per family, generations followed upwards.
 REMEMBERED, MOST, GENERATIONS = 200, 200, 50
 
 
@@ -20,8 +20,8 @@ class Kin:
 
     Attributes:
         run_id: The run.
-        origin: The run that it was forked from; None for the first one, or if that is not kept.
-        seq: The point of it; 0 without an origin.
+        origin: The run that it was forked from; None for the topmost run that is still kept and readable.
+        seq: The point that it was forked from; 0 without an origin.
     """
 
     run_id: str
@@ -30,16 +30,16 @@ class Kin:
 
 
 async def remember(store: Store, origin: str, run_id: str, now: int) -> None:
-    """Note that a run is about to be forked from another one.
+    """Record that a run is about to be forked from another one.
 
-    *Promise:* one transaction. The index expires `retention_seconds` after the last fork; a name in it whose run never
-    came to be, or is not kept, counts for nothing.
+    *Promise:* one transaction. The index expires `retention_seconds` after the last fork. A name in it is ignored if
+    its run was never created or is no longer kept.
 
     Args:
         store: The deployment.
         origin: The run that is forked.
         run_id: Its fork.
-        now: In ms of Redis time.
+        now: Redis time in ms.
     """
     key = _key(store, origin)
     await store.connection.transaction(
@@ -54,12 +54,12 @@ async def remember(store: Store, origin: str, run_id: str, now: int) -> None:
 async def family(
     store: StoreReads, run_id: str, is_readable: Callable[[str], Awaitable[bool]]
 ) -> tuple[tuple[Kin, ...], bool]:
-    """A run, what it was forked from, and all forks of those, origins first; and whether some are left out.
+    """A run, its origins and all their forks, origins first; and whether some are left out.
 
     Args:
         store: The deployment.
         run_id: The run.
-        is_readable: Whether a run may be among them; what was forked from one that may not is left out too.
+        is_readable: Whether a run may be included. The forks of a run that may not be are left out too.
 
     Raises:
         RunNotFound: No such run, or its retention is over.

@@ -1,4 +1,4 @@
-"""Going on from a point of a run's past: as a new run (a fork), or in place (a rewind)."""
+"""Continuing from a point of a run's past: as a new run (a fork), or in place (a rewind)."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ logger = logging.getLogger("umbel.history")
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """What a fork keeps of its origin beside work and state.
+    """What a fork keeps of its origin besides work and state.
 
     Attributes:
-        reuse: Outcomes that were recorded after the point, where nothing has changed.
-        answers: Answers from outside that were recorded after the point.
+        reuse: Outcomes recorded after the point, where nothing they depend on has changed.
+        answers: Answers from outside the run, recorded after the point.
         keys: The idempotency keys.
-        children: The child runs that its origin waited for; else each is forked too.
+        children: The child runs that its origin waited for; if false, each is forked too.
     """
 
     reuse: bool = False
@@ -65,22 +65,22 @@ async def fork(
     parent: str | None = None,
     nonce: str | None = None,
 ) -> None:
-    """Begin a run that goes on from a point of another one. What was executing then is executed again.
+    """Begin a run that continues from a point of another one. Steps that were executing then are executed again.
 
-    *Promise:* the other run is only read. The new one begins in one step; a crash before leaves nothing of it. Children
-    that are forked begin one after the other once it has: those that a crash prevents begin anew, from their starts.
+    *Promise:* the other run is only read. The new run begins in one step; a crash before that leaves nothing of it.
+    Forked children begin one after another once it has begun. If a crash prevents that, they begin from their starts.
 
     Args:
-        engine: Of the deployment.
-        point: Where it goes on from.
+        engine: The deployment's engine.
+        point: Where the new run continues from.
         run_id: The new run.
-        plan: What it goes on by.
-        edits: What is changed before.
-        limits: For routing.
-        announce: Makes what its stream begins with.
-        keeping: What else it keeps.
-        options: Kept with it.
-        timeout_seconds: Its time limit, from now.
+        plan: The plan it continues with.
+        edits: Changes to make first.
+        limits: Limits for routing.
+        announce: Makes the event that its stream begins with.
+        keeping: What it keeps of its origin besides work and state.
+        options: Stored with it.
+        timeout_seconds: Its time limit, counted from now.
         num_concurrent_runs: As in `Engine.start`.
         in_session: It is the first run of the session that its id names.
         parent: The run that waits for its end.
@@ -89,7 +89,8 @@ async def fork(
     Raises:
         RunExists: The id is taken.
         SessionBusy, SessionClosed: The session is taken.
-        HistoryUnavailable, ContextSerdeError, WorkflowRuntimeError: As `edited`; nothing was written.
+        HistoryUnavailable: The origin had ended at the point, or its history cannot be rebuilt; nothing was written.
+        ContextSerdeError, PayloadTooLarge, WorkflowRuntimeError: As `edited`; nothing was written.
     """
     adopt = children.kept if keeping.children else children.forked
     adopted = await adopt(engine.store, point, run_id)
@@ -105,7 +106,7 @@ async def fork(
             answers=keeping.answers,
         )
     now = await _now(engine)
-    # In a thread: edits may be large, and call what the user has written.
+    # In a thread: edits may be large, and may call user code.
     snapshot = await asyncio.to_thread(edited, point, edits, plan, now, kept.answers)
     if not snapshot.items and point.snapshot.status != "running":
         raise HistoryUnavailable(
@@ -114,7 +115,7 @@ async def fork(
         )
     await remember(engine.store, point.run_id, run_id, now)
     recorded = kept.fields()
-    own = {name: value for name, value in options.items() if name != "spent"}  # its time limit begins anew
+    own = {name: value for name, value in options.items() if name != "spent"}  # its time limit starts over
     reply = await begin_from(
         engine.store,
         run_id,
@@ -192,16 +193,18 @@ async def rewind(
     stop_running: bool,
     timeout_seconds: float | None,
 ) -> None:
-    """Put a run back to a point of its past, under the same id; its history and stream go on.
+    """Put a run back to a point of its past, under the same id; its history and stream continue.
 
-    *Promise:* one script. From that instant every outcome, send and write of an attempt that began before is refused.
-    What was published stays published. Child runs that it has begun since are cancelled, those that it waited for go
-    on: that is done after it, by this process or, should that die, by the sweep.
+    *Promise:* one script. From then on, every outcome, send and write of an attempt that began before is refused.
+    Published events stay published. Child runs begun after the point are cancelled; those that the run waited for at
+    the point continue. This happens afterwards, in this process or, if it dies, in the sweep.
 
     Raises:
-        RunError: The run goes on and `stop_running` is false; its session is at another run.
+        RunError: The run is running and `stop_running` is false; or its session has moved on to another run, or it
+            waits for its turn in the session.
         RunNotFound: No such run, or its retention is over.
-        HistoryUnavailable, ContextSerdeError, WorkflowRuntimeError: As `edited`; nothing was written.
+        HistoryUnavailable: The run had no work left at the point; nothing was written.
+        ContextSerdeError, PayloadTooLarge, WorkflowRuntimeError: As `edited`; nothing was written.
     """
     store, run_id = engine.store, point.run_id
     plan = await store.plan_of(run_id)
@@ -250,10 +253,10 @@ async def rewind(
 async def _aside(
     store: Store, run_id: str, contents: Sequence[dict[str, Any]]
 ) -> AsyncIterator[tuple[dict[str, Any], dict[str, str]]]:
-    """Put what is much in keys of its own, in parts, from where one short script moves it; they go at the end.
+    """Stage large contents in scratch keys, in parts, for one short script to move; drops the keys at the end.
 
     Yields:
-        Arguments of `rewind`, and keys.
+        Arguments for `rewind`, and the keys that it needs besides.
     """
     if len(contents) <= PART:
         yield {}, {}

@@ -1,4 +1,4 @@
-"""What an attempt came to and has emitted, read back from the commands of its commit."""
+"""What an attempt returned, published and sent, read back from the commands of its commit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Commands = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class CameTo:
-    """What an attempt came to.
+    """What an attempt produced.
 
     Attributes:
         returned: What it returned.
-        published: What its commit has written to the stream for it.
-        sent: What it sent, and to which step only.
+        published: What its commit wrote to the stream for it.
+        sent: Each event that it sent, and the only step it was for; None for any step.
     """
 
     returned: tuple[Envelope, ...]
@@ -29,20 +29,20 @@ class CameTo:
 
 
 class _Unclear(Exception):
-    """The commands do not say it."""
+    """The outcome cannot be derived from the commands."""
 
 
 def outcome_of(
     plan: Plan, commands: Commands, work_id: str, about: Mapping[str, Any], early: Sequence[tuple[str, Commands]]
 ) -> CameTo | None:
-    """What an attempt that returned came to; None where the commands do not say it, or may not say all of it.
+    """What an attempt that returned has produced; None if the commands do not contain all of it, or may not.
 
     Args:
-        plan: What its run goes on by.
-        commands: Of its commit.
+        plan: The plan that the fork continues with.
+        commands: The commands of its commit.
         work_id: Its work item.
-        about: The entry of its commit.
-        early: What it has sent early: identity and commands of each.
+        about: The details of its commit's journal entry.
+        early: What it sent before its commit: identity and commands of each event.
     """
     try:
         before, after = _parts(commands, about["s"])
@@ -59,12 +59,12 @@ def envelope_of(command: Mapping[str, Any]) -> Envelope:
 
 
 def raw(text: str) -> bytes:
-    """A payload that has travelled as text."""
+    """A payload that was decoded to text, as bytes again."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def _parts(commands: Commands, step: str) -> tuple[Commands, Commands]:
-    """What was emitted before, and what follows from the outcome: the end of the attempt is traced between both."""
+    """The commands for what the attempt emitted, and those for its outcome: the trace of its end is between both."""
     for place, each in enumerate(commands):
         if each["o"] == "trace" and each["st"] == "not_running" and each["s"] == step:
             return commands[:place], commands[place + 1 :]
@@ -92,7 +92,7 @@ def _returned(commands: Commands, work_id: str, out: str) -> tuple[Envelope, ...
 
 
 def _routed(commands: Commands) -> Iterator[tuple[str, Envelope]]:
-    """The events that commands route, each with its identity where they name it. See `decide.route`."""
+    """The events that commands route, each with its identity if they name it. See `decide.route`."""
     emit_id, data, gathered_by = "", "", set[str]()
     for each in commands:
         kind = each["o"]
@@ -100,7 +100,7 @@ def _routed(commands: Commands) -> Iterator[tuple[str, Envelope]]:
             continue
         if kind not in ("publish", "keep", "inbox", "absorb"):
             raise _Unclear
-        # One event is published, kept and gathered in this order, each at most once, and by each step once.
+        # An event is published, kept and absorbed in this order: each at most once, and absorbed once per step.
         goes_on = each["d"] == data and (
             each["s"] not in gathered_by if kind == "absorb" else kind == "keep" and not emit_id and not gathered_by
         )
@@ -116,7 +116,7 @@ def _routed(commands: Commands) -> Iterator[tuple[str, Envelope]]:
 
 
 def _sends(commands: Commands) -> Iterator[tuple[str, Commands]]:
-    """The commands of each sent event, and its identity where they name it."""
+    """The commands of each sent event, with its identity if they name it."""
     some: Commands = []
     for each in commands:
         is_question = [one["o"] for one in some] == ["publish"] and each["o"] == "keep"
@@ -133,11 +133,11 @@ def _identity(commands: Commands) -> str:
 
 
 def _sent(plan: Plan, work_id: str, sends: Sequence[tuple[str, Commands]]) -> Iterator[tuple[Envelope, str | None]]:
-    """The sent events and the step each was for. Which that was, their identities say."""
+    """The sent events and the step that each was for, derived from their identities."""
     occurrences: dict[tuple[str, bytes, str], int] = {}
     for emit_id, commands in sends:
         if not commands or any(each["o"] == "resume" for each in commands):
-            raise _Unclear  # what waited for it may not wait in the fork
+            raise _Unclear  # the wait that it answered may not exist in the fork
         event = next((envelope_of(each) for each in commands if "d" in each), None)
         if event is None:
             raise _Unclear

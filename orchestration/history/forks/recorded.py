@@ -1,7 +1,7 @@
-"""Recorded outcomes: what a run has recorded of a work item, kept with a fork that takes it where nothing has changed.
+"""Recorded outcomes of a run's work items, stored with a fork that reuses them where nothing has changed.
 
-A recorded outcome is taken if the work item has the same id (so it follows in the same way from the same work), its
-events have the same bytes, and each key of `ctx.store` that the recorded attempt has read holds what it held then.
+A recorded outcome is reused if the work item has the same id (so it follows in the same way from the same work), its
+events have the same bytes, and each key of `ctx.store` that the recorded attempt read holds the same value as then.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ...store.verbs import Store
 
 
 def digest(value: bytes | None) -> str:
-    """Of a value as it is stored; empty for none. Scripts compute the same."""
+    """Digest of a value as it is stored; empty for None. Scripts compute the same."""
     return "" if value is None else hashlib.sha1(value).hexdigest()
 
 
 def digest_of_events(digests: Iterable[str], *, gathered: bool) -> str:
-    """Of the events of a work item. The order in which a fan-in has gathered them is left to chance: it does not count.
+    """Digest of a work item's events. The order in which a fan-in collects its events is random, so it does not count.
 
     Args:
-        digests: Of each event.
-        gathered: They were gathered by a fan-in.
+        digests: The digest of each event.
+        gathered: The events were collected by a fan-in.
     """
     return digest("".join(sorted(digests) if gathered else digests).encode())
 
 
 def digest_of_state(digests: Mapping[str, str]) -> str:
-    """Of the whole state, from those of its values."""
+    """Digest of the whole state, from the digests of its values."""
     return digest("".join(f"{key}\0{each}\0" for key, each in sorted(digests.items()) if each).encode())
 
 
@@ -44,14 +44,14 @@ class Recorded:
     """The outcome of a work item.
 
     Attributes:
-        seq: The entry of the journal that has recorded it.
+        seq: The journal entry that recorded it.
         events: Digest of its events.
-        read: Key of the state that it has read -> digest of what that held; or the digest of the whole state.
+        read: Key of the state that it read -> digest of its value; or one digest of the whole state.
         returned: What it returned.
         as_list: It returned a list.
         published: What it wrote to the stream.
-        sent: What it sent, and to which step only.
-        change: What it wrote to the state, if it did.
+        sent: Each event that it sent, and the only step it was for; None for any step.
+        change: What it wrote to the state, if anything.
     """
 
     seq: int
@@ -65,11 +65,11 @@ class Recorded:
 
     @property
     def outcome(self) -> Outcome:
-        """As it is committed."""
+        """The outcome to commit."""
         return FannedOut(self.returned) if self.as_list else Returned(self.returned[0] if self.returned else None)
 
     def to_bytes(self) -> bytes:
-        """For Redis."""
+        """Serialize for Redis."""
         change = self.change
         written = change and (change.how, dict(change.set), list(change.delete), change.replace)
         returned, published = (list(map(Envelope.to_bytes, each)) for each in (self.returned, self.published))
@@ -80,7 +80,7 @@ class Recorded:
 
     @staticmethod
     def from_bytes(data: bytes) -> Recorded:
-        """The inverse."""
+        """The inverse of `to_bytes`."""
         seq, events, read, returned, as_list, published, sent, written = msgpack.unpackb(data)
         return Recorded(
             seq,
@@ -96,18 +96,18 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Recordings:
-    """What a fork keeps of what its origin has recorded after the point.
+    """What a fork keeps of the outcomes and answers that its origin recorded after the point.
 
     Attributes:
         outcomes: Work item -> its outcome.
-        answers: Work item -> name of a wait -> the event that answered it, from outside of the run.
+        answers: Work item -> name of a wait -> the event from outside the run that answered it.
     """
 
     outcomes: Mapping[str, Recorded] = field(default_factory=dict)
     answers: Mapping[str, Mapping[str, Envelope]] = field(default_factory=dict)
 
     def fields(self) -> dict[str, bytes]:
-        """As they are stored with the fork."""
+        """The hash fields in which they are stored with the fork."""
         found = {work_id: recorded.to_bytes() for work_id, recorded in self.outcomes.items()}
         for work_id, answers in self.answers.items():
             packed: bytes = msgpack.packb({name: event.to_bytes() for name, event in answers.items()})
@@ -116,7 +116,7 @@ class Recordings:
 
 
 async def recorded_of(store: Store, run_id: str, work_id: str) -> tuple[Recorded | None, dict[str, Envelope]]:
-    """What a fork keeps of one work item: its recorded outcome, and recorded answers. *Promise:* only reads.
+    """What a fork keeps of one work item: its recorded outcome and its recorded answers. *Promise:* only reads.
 
     Raises:
         StoreUnavailable: Redis did not answer.

@@ -1,8 +1,8 @@
-"""What a run has recorded after a point, as a fork can take it: outcomes with all that they depend on, and answers.
+"""What a run recorded after a point, in a form that a fork can reuse: outcomes with their dependencies, and answers.
 
-The journal is done again, which shows what each attempt was given and has written. What cannot be known to be equal is
-left out, so that it is executed: attempts that failed, waited, collected events, ran child runs or were
-lost on the way; those that read a key of the state which another step has written meanwhile; those of earlier releases.
+The journal is replayed, which shows what each attempt received and wrote. An outcome is left out, so that its step
+executes again, if its inputs cannot be compared: attempts that failed, waited, collected events, ran child runs or were
+lost on the way; attempts that read a key of the state that another step wrote meanwhile; attempts of earlier releases.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from ..rebuild import rebuilt
 from .outcomes import Commands, envelope_of, outcome_of, raw
 from .recorded import Recorded, Recordings, digest, digest_of_events, digest_of_state
 
-#: What work items with such entries did depends on more than what is compared.
+#: A work item with such entries depends on more than what is compared.
 _UNCLEAR = ("collect", "stage", "unstage", "child", "child_started", "child_again")
 
 
 async def recordings(
     store: Store, run_id: str, seq: int, snapshot: RunSnapshot, plan: Plan, *, outcomes: bool, answers: bool
 ) -> Recordings:
-    """What a run has recorded after a point. *Promise:* the run is only read, and may be running.
+    """What a run recorded after a point. *Promise:* the run is only read, and may be running.
 
     Args:
         store: The deployment.
         run_id: The run.
         seq: The point.
         snapshot: The run's live state there.
-        plan: What the fork goes on by.
-        outcomes: Its outcomes are wanted.
-        answers: So are answers from outside.
+        plan: The plan that the fork continues with.
+        outcomes: Whether to include outcomes.
+        answers: Whether to include answers from outside the run.
 
     Raises:
         HistoryUnavailable, HistoryDamaged: As `rebuilt`.
@@ -85,7 +85,7 @@ def _with(recorded: Recorded, published: Sequence[Envelope]) -> Recorded:
 
 
 async def _published(store: Store, stream: str, early: Sequence[tuple[int, int]]) -> list[Envelope] | None:
-    """What was published early, by first number and count; None if the stream does not have all of it any more."""
+    """What was published early, by first number and count; None if the stream no longer has all of it."""
     found: list[Envelope] = []
     for first, count in early:
         page = await store.command("read a stream", "XRANGE", stream, f"{first}-1", f"{first + count - 1}-1")
@@ -96,7 +96,7 @@ async def _published(store: Store, stream: str, early: Sequence[tuple[int, int]]
 
 
 def _calls(after: Iterable[Entry]) -> Iterator[PastCall]:
-    """The calls; with each the members that an attempt which it begins has gathered: only its commit names the key."""
+    """The calls. One that begins attempts also gets the keys of their members, which only their commits name."""
     calls = [past_call(entry) for entry in after]
     gathered: dict[tuple[int, str], set[str]] = {}
     for call in calls:
@@ -120,7 +120,7 @@ def _instant(call: PastCall) -> int:
 
 
 def _answers(after: Iterable[Entry]) -> dict[str, dict[str, Envelope]]:
-    """The events from outside that have answered waits."""
+    """The events from outside the run that answered waits."""
     outside: dict[str, Envelope] = {}
     found: dict[str, dict[str, Envelope]] = {}
     for entry in after:
@@ -136,16 +136,16 @@ def _answers(after: Iterable[Entry]) -> dict[str, dict[str, Envelope]]:
 
 @dataclass(slots=True)
 class _Attempt:
-    """An attempt, as the journal has it so far.
+    """An attempt, as far as the journal has been read.
 
     Attributes:
         claimed: The entry by which it began, or an earlier one.
-        events: Digest of its events; None is not known.
-        is_clear: Nothing is known that keeps its outcome from being taken.
-        failed_on: What those before it had read, which failed: key of the state -> digest of what it held.
-        change: What it has written to the state.
-        sent: What it has sent early: identity and commands of each.
-        early: What it has published early: number of the first one in the stream, and how many.
+        events: Digest of its events; None if not known.
+        is_clear: Nothing is known that prevents its outcome from being reused.
+        failed_on: What the failed attempts before it read: key of the state -> digest of its value.
+        change: What it wrote to the state.
+        sent: What it sent early: identity and commands of each event.
+        early: What it published early: number of the first event in the stream, and how many.
         recorded: Its outcome.
     """
 
@@ -160,19 +160,19 @@ class _Attempt:
 
     @property
     def left_something(self) -> bool:
-        """Whether a later attempt finds what this one has done."""
+        """Whether this attempt had effects that a later attempt can see."""
         return not self.is_clear or self.change is not None or bool(self.sent or self.early)
 
 
 class _Reading:
-    """Goes through a journal."""
+    """Reads a journal, entry by entry."""
 
     def __init__(self, run_id: str, plan: Plan) -> None:
         self._run_id, self._plan = run_id, plan
         self._open: dict[str, _Attempt] = {}
-        #: Work items whose outcome is not to be taken, whatever comes.
+        #: Work items whose outcome must not be reused, whatever follows.
         self._unclear: set[str] = set()
-        #: Key of the state -> what has written to it: entry, work item and digest; the digest is not known before.
+        #: Key of the state -> writes to it: entry, work item and digest; before the point, the digest is not known.
         self._writes: dict[str, list[tuple[int, str, str]]] = {}
         self._all_written: tuple[int, str] = (0, "")
         self.ended: dict[str, _Attempt] = {}
@@ -180,7 +180,7 @@ class _Reading:
     # -- before the point ----------------------------------------------------------------------------------------------
 
     def before(self, entry: Entry) -> None:
-        """An entry before the point: what goes on there has begun then."""
+        """Process an entry before the point: records when the attempts began that are running at the point."""
         about, work_id = _about(entry), entry.work_id or _about(entry).get("w") or ""
         if entry.kind == "claim":
             self._begin(entry.seq, work_id)
@@ -198,7 +198,7 @@ class _Reading:
             self._unclear.add(work_id)
 
     def at_the_point(self, snapshot: RunSnapshot, *, is_whole: bool) -> None:
-        """What was executing, and the state. If the past is not whole, an attempt may have begun in what is missing."""
+        """Set the running attempts and the state. Attempts may have begun in a part of the past that is missing."""
         running = {item.work_id: item for item in snapshot.items if item.running}
         self._open = {
             work_id: _Attempt(self._open[work_id].claimed if work_id in self._open else 0, _digest_of(item))
@@ -216,7 +216,7 @@ class _Reading:
     # -- after it ------------------------------------------------------------------------------------------------------
 
     def after(self, entry: Entry, details: Any) -> None:
-        """An entry after the point, and its details: see `Scratch.do_again`."""
+        """Process an entry after the point, with its details: see `Scratch.do_again`."""
         about, work_id = _about(entry), entry.work_id or _about(entry).get("w") or ""
         match entry.kind:
             case "claim":
@@ -279,7 +279,7 @@ class _Reading:
         if about.get("out") not in ("returned", "fannedout"):
             attempt.is_clear = about.get("out") == "failed" and attempt.is_clear and isinstance(read, Mapping)
             attempt.failed_on = read if isinstance(read, Mapping) else {}
-            self._open[work_id] = attempt  # if another attempt follows, it finds what this one has left
+            self._open[work_id] = attempt  # if another attempt follows, it sees what this one has done
             return
         self.ended.pop(work_id, None)
         if work_id in self._unclear or not attempt.is_clear or attempt.events is None or "staged" in about:
@@ -300,8 +300,8 @@ class _Reading:
         self.ended[work_id] = attempt
 
     def _read(self, attempt: _Attempt, names: Any, work_id: str) -> Mapping[str, str] | str | None:
-        """What the keys held that an attempt has read; None if that is not known."""
-        if names is None:  # an earlier release has executed it
+        """The digests of the keys that an attempt read; None if they are not known."""
+        if names is None:  # executed by an earlier release
             return None
         keys = list(self._writes) if names == 1 else names or []
         held = {key: self._held(key, attempt.claimed, work_id) for key in keys}
@@ -311,7 +311,7 @@ class _Reading:
         return digest_of_state(known) if names == 1 else known
 
     def _held(self, key: str, claimed: int, work_id: str) -> str | None:
-        """What a key held when an attempt began, if nobody else has written to it until now."""
+        """The digest of a key when an attempt began; None if another writer has written to it since, or if unknown."""
         writes = self._writes.get(key) or [(0, "", "")]
         if any(seq > claimed and writer != work_id for seq, writer, _ in writes):
             return None
@@ -320,7 +320,7 @@ class _Reading:
 
 
 def _united(before: Mapping[str, str], read: Mapping[str, str] | str | None) -> Mapping[str, str] | str | None:
-    """What attempts have read together; None where that was not the same for all, or cannot be said."""
+    """What several attempts read in total; None if they read different values, or if that is not known."""
     if not before or read is None:
         return read
     if isinstance(read, str) or any(read.get(key, held) != held for key, held in before.items()):
@@ -329,7 +329,7 @@ def _united(before: Mapping[str, str], read: Mapping[str, str] | str | None) -> 
 
 
 def _both(before: Change | None, written: Mapping[str, bytes], deletes: Sequence[str], *, replace: bool) -> Change:
-    """Two writes as one."""
+    """Merge two writes into one."""
     if before is None or replace:
         return Change("recorded", dict(written), deletes, replace)
     kept = {key: value for key, value in before.set.items() if key not in deletes}

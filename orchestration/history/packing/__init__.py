@@ -1,5 +1,5 @@
-"""Packing the past of runs: chunks of compressed entries, checkpoints beside them, and whose turn it is to make them.
+"""Packing the history of runs: chunks of compressed entries, and checkpoints beside them.
 
-Not here: what a chunk looks like and how it is read (`store/packed.py`, `store/journal.py`), and how a past is rebuilt
-(`history/rebuild.py`). Read `chunks.py` first.
+Not here: which runs are packed when (`history/packer.py`), the format of a chunk (`store/packed.py`,
+`store/journal.py`), and how a past is rebuilt (`history/rebuild.py`). Read `chunks.py` first.
 """

@@ -1,7 +1,7 @@
-"""Checkpoints: what a run was at one of its packed entries, compressed, from where its later past is rebuilt.
+"""Checkpoints: a run's state at one of its packed entries, compressed. Its later past is rebuilt from there.
 
-A checkpoint spares the entries before it from being done again, and lets them go. It is never a second source: `verify`
-rebuilds the run from its beginning, as long as that is kept, and compares each checkpoint on the way.
+With a checkpoint, the entries before it need not be replayed and may be dropped. It is never a second source of truth:
+`verify` rebuilds the run from its beginning, as long as that is kept, and compares each checkpoint on the way.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from ...store.journal import Entry
 from ...store.packed import digest_of
 from ...store.verbs import Store
 
-#: Of this form.
+#: Version of the format.
 _FORM = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What of a run's past is packed.
+    """Which part of a run's history is packed.
 
     Attributes:
         chunks: First and last number of the entries of each chunk, in order.
-        checkpoints: Number of the entry that each checkpoint stands at -> its name, in order.
+        checkpoints: Number of the entry that each checkpoint is at -> its name, in order.
     """
 
     chunks: tuple[tuple[int, int], ...]
     checkpoints: dict[int, str]
 
     def names(self) -> Iterator[tuple[int, str]]:
-        """Names of all chunks, each with its last entry, and of all checkpoints with the entry behind theirs."""
+        """Names of all chunks with their last entry, and of all checkpoints with the entry after theirs."""
         yield from ((end, f"{first}-{end}") for first, end in self.chunks)
         yield from ((seq + 1, name) for seq, name in self.checkpoints.items())
 
     def checkpoint_until(self, seq: int) -> str | None:
-        """The name of the last checkpoint up to an entry."""
+        """The name of the last checkpoint at or before an entry."""
         return next((name for at, name in reversed(self.checkpoints.items()) if at <= seq), None)
 
     def stretches(self) -> Iterator[tuple[int, int]]:
-        """From where to where the past is rebuilt: from the beginning or a checkpoint to the next one, or to the end.
+        """The stretches in which the past is rebuilt: from the beginning or a checkpoint to the next one or the end.
 
-        Each is the number of the entry that it begins behind, and that of its last one.
+        Each is given as the number of the entry before its first one, and the number of its last one.
         """
         if not self.chunks:
             return iter(())
@@ -58,7 +58,7 @@ class Packed:
 
 
 async def packed(store: Store, run_id: str) -> Packed:
-    """What of a run's past is packed."""
+    """Which part of a run's history is packed."""
     names = [name.decode() for name in await store.command("read a journal", "HKEYS", store.locate(run_id)["packed"])]
     chunks = sorted((int(first), int(last)) for first, dash, last in (each.partition("-") for each in names) if dash)
     checkpoints = sorted((seq_in(name), name) for name in names if name.startswith("@"))
@@ -66,31 +66,31 @@ async def packed(store: Store, run_id: str) -> Packed:
 
 
 def name_of(entry: Entry) -> str:
-    """The name of the checkpoint at an entry; it says when that was."""
+    """The name of the checkpoint at an entry; it contains the entry's number and time."""
     return f"@{entry.seq}@{entry.at}"
 
 
 def seq_in(name: str) -> int:
-    """The number of that entry."""
+    """The entry number in a checkpoint's name."""
     return int(name.split("@")[1])
 
 
 def instant_in(name: str) -> int:
-    """When that was, in ms."""
+    """The time in a checkpoint's name, in ms."""
     return int(name.split("@")[2])
 
 
 async def keep_checkpoint(
     store: Store, entry: Entry, contents: Contents | None, run_id: str, drop: Sequence[str] = ()
 ) -> None:
-    """Keep what a run was at an entry that is packed. *Promise:* one script, which may be asked again.
+    """Store a checkpoint at a packed entry. *Promise:* one script, which may be repeated.
 
     Args:
         store: The deployment.
         entry: The entry.
-        contents: What the run's keys held after it; None is not kept.
+        contents: What the run's keys held after it; None stores no checkpoint.
         run_id: The run.
-        drop: Names of chunks and checkpoints that are not to be kept any more.
+        drop: Names of chunks and checkpoints to delete.
     """
     stored = None if contents is None else _pack(contents, store.settings.history_compression)
     await store.verb("checkpoint", run_id, name=name_of(entry), drop=list(drop) or None, body=stored)
@@ -103,10 +103,10 @@ def _pack(contents: Contents, how: Compression) -> bytes:
 
 
 async def read_checkpoint(store: Store, run_id: str, name: str) -> Contents | None:
-    """What the run's keys held at a checkpoint; None if it is not kept any more.
+    """What the run's keys held at a checkpoint; None if it is no longer kept.
 
     Raises:
-        HistoryDamaged: It is not what was stored.
+        HistoryDamaged: The checkpoint is damaged, or a newer release wrote it.
     """
     keys = store.locate(run_id)
     stored = await store.command("read a checkpoint", "HGET", keys["packed"], name)
@@ -135,7 +135,7 @@ def _damaged(keys: RunKeys, name: str, why: str) -> HistoryDamaged:
 
 
 def writes(contents: Contents, keys: RunKeys) -> Iterator[tuple[object, ...]]:
-    """The commands that make keys hold what a run's keys held."""
+    """The commands that write a run's contents to these keys."""
     for name, content in contents.by_name.items():
         if not content:
             continue

@@ -1,4 +1,4 @@
-"""Packing one journal: its entries in compressed chunks, and of a running run a checkpoint at the last one."""
+"""Packing one journal: its entries into compressed chunks, and a checkpoint at the last one if the run is running."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ...store.packed import pack_chunk
 from ...store.verbs import Store
 from .checkpoints import Packed, instant_in, keep_checkpoint, name_of, packed
 
-#: A chunk ends after this many entries, or bytes of them.
+#: A chunk ends after this many entries, or this many bytes of entries.
 CHUNK_ENTRIES, CHUNK_BYTES = 500, 1 << 20
-#: Of a run with more live work items than that no checkpoint is made: reading them takes a script too long.
+#: No checkpoint is made of a run with more live work items than this: the script that reads them would take too long.
 CHECKPOINT_WORK = 2_000
-#: Start commands above this are not kept beside the chunks, for lists of runs; see `run_rows.GLANCE_BYTES`.
+#: A larger start command is not stored beside the chunks for run lists; see `run_rows.GLANCE_BYTES`.
 START_BYTES = 16 << 10
 
 
 def most_again(settings: Settings) -> int:
-    """With more entries than this between two checkpoints, or after the last one, more checkpoints are needed."""
+    """The most entries between two checkpoints, or after the last one; with more, checkpoints are added."""
     return 4 * max(settings.history_checkpoint_every, CHUNK_ENTRIES)
 
 
 async def pack_run(store: Store, run_id: str, *, through: str = "+") -> Entry | None:
-    """Pack what a run's journal has, chunk by chunk; returns the last entry that was packed.
+    """Pack a run's journal, chunk by chunk; returns the last packed entry.
 
-    *Promise:* each chunk is one script, which changes nothing if the journal is not what the chunk was made of.
+    *Promise:* each chunk is one script, which changes nothing if the journal has changed since the chunk was made.
 
     Args:
         store: The deployment.
         run_id: The run.
-        through: Id of the last entry to pack; by default all are, and the run has ended.
+        through: Id of the last entry to pack. By default all entries are packed, and the run must have ended.
     """
     last = None
     while True:
@@ -46,20 +46,20 @@ async def pack_run(store: Store, run_id: str, *, through: str = "+") -> Entry | 
         is_all = len(taken) == len(page.entries) < CHUNK_ENTRIES
         has_ended = is_all and through == "+"
         if not taken or not await _put(store, run_id, page.cut, taken, digest, has_ended=has_ended):
-            return last  # in the latter case another process packs it
+            return last  # not taken: nothing left; not put: another process is packing it
         last = taken[-1]
         if is_all or last.entry_id == through:
             return last
 
 
 async def checkpoint_run(store: Store, run_id: str) -> Entry | None:
-    """Pack what the journal of a running run has, keep what it is now beside that, and let go of what is too old.
+    """Pack the journal of a running run, add a checkpoint at its last entry, and drop history that is too old.
 
-    Returns the entry with the checkpoint; None where there is none.
+    Returns the entry with the checkpoint; None if none was made.
 
-    With `history="summary"` it is only packed: a checkpoint has values.
+    With `history="summary"` the journal is only packed, because a checkpoint contains values.
 
-    *Promise:* the checkpoint is of one instant and of exactly the last entry that is packed, or there is none.
+    *Promise:* the checkpoint is of a single moment and belongs exactly to the last packed entry; else none is made.
     """
     live = await store.command("look at a run", "HGET", store.locate(run_id)["run"], "live")
     if int(live or 0) > CHECKPOINT_WORK:
@@ -67,7 +67,7 @@ async def checkpoint_run(store: Store, run_id: str) -> Entry | None:
     then = await contents(store, run_id)
     run = then.flat("run")
     if run.get(b"status") != b"running" or b"queued" in run or b"unbegun" in run:
-        return None  # the state may be that of another run
+        return None  # the state may be another run's
     last = await pack_run(store, run_id, through=then.journal)
     if last is None or last.entry_id != then.journal:
         return None
@@ -82,7 +82,7 @@ async def checkpoint_run(store: Store, run_id: str) -> Entry | None:
 
 
 def _needless(there: Packed, last: Entry, keep: str) -> int:
-    """The last entry before a checkpoint from where all that is to be kept can be rebuilt; 0 if there is none."""
+    """The entry of the last checkpoint from which everything that must be kept can be rebuilt; 0 if there is none."""
     if keep == "all":
         return 0
     kind, _, number = keep.rpartition(":")
@@ -95,7 +95,7 @@ def _needless(there: Packed, last: Entry, keep: str) -> int:
 
 
 async def _fitting(store: Store, run_id: str, there: Packed) -> int:
-    """The last entry of those that are too many, or take too much memory; 0 if none is."""
+    """The last entry of the history that exceeds the limit of entries or memory; 0 if none does."""
     key, settings = store.locate(run_id)["packed"], store.settings
     newest_first = [(first, end) for first, end in reversed(there.chunks)]
     asked = (("HSTRLEN", key, f"{first}-{end}") for first, end in newest_first)

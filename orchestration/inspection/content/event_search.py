@@ -1,4 +1,4 @@
-"""Runs by what their events contain: read from journals and streams, a bounded part for each page."""
+"""Searches runs by the content of their events: reads journals and streams, a bounded part for each page."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ..run_detail import read_entry
 from ..run_list import Readable, RunPage, RunQuery, list_runs
 from ..run_rows import ListedRun
 
-#: Runs that are looked through at once.
+#: Runs that are searched at the same time.
 AT_ONCE = 20
-#: Bytes of journals and streams after which a page ends, and of one run.
+#: Maximum bytes of journals and streams that are searched for a page, and in one run.
 BYTES, OF_A_RUN = 32 << 20, 8 << 20
-#: Commands that have an event.
+#: Commands that contain an event.
 _WITH_EVENT = {"keep", "absorb", "finish", "inbox", "publish"}
-#: Characters around what was found.
+#: Characters shown on each side of a match.
 _AROUND = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The first event of a run that contains what is searched for.
+    """The first event of a run that contains the text.
 
     Attributes:
         type: Wire name of its class.
-        excerpt: Its JSON around the place.
+        excerpt: Its JSON around the match.
     """
 
     type: str
@@ -43,12 +43,12 @@ class Found:
 async def runs_with(
     store: Store, query: RunQuery, text: str, readable: Readable | None = None
 ) -> tuple[RunPage, Mapping[str, Found]]:
-    """A page of `list_runs` with those runs of which an event contains a text: given, emitted or published.
+    """A page of those runs of `list_runs` that received, emitted or published an event that contains a text.
 
-    It is searched for in the JSON of events, in any case. A page may be short or empty and have a cursor.
+    The JSON of events is searched, ignoring case. A page may be short or empty and still have a cursor.
 
-    *Promise:* changes nothing. Looks through `BYTES` for a page, and through `OF_A_RUN` of a run: an event that lies
-    beyond, and one whose values the journal does not keep (`history="summary"`, the work of very large fan-outs), is
+    *Promise:* changes nothing. Searches about `BYTES` for a page and `OF_A_RUN` in a run; an event beyond that is not
+    found. An event whose value the journal does not keep (`history="summary"`, the work of very large fan-outs) is
     found only if it was published.
 
     Raises:
@@ -73,14 +73,14 @@ async def runs_with(
 
 
 def _spelled(text: str) -> str:
-    """As it stands in JSON."""
+    """The text as JSON spells it, case-folded."""
     return json.dumps(text, ensure_ascii=False)[1:-1].casefold()
 
 
 async def _first(store: Store, run_id: str, needle: str) -> tuple[Found | None, int]:
-    """The first event that contains it, and how many bytes were looked through."""
+    """The first event that contains the text, and how many bytes were searched."""
     looked = 0
-    with suppress(RunNotFound, HistoryDamaged):  # deleted meanwhile; what cannot be read is not found
+    with suppress(RunNotFound, HistoryDamaged):  # deleted meanwhile, or unreadable
         async for event, size in _events(store, run_id):
             looked += size
             payload = event.payload.decode(errors="replace") if event is not None else ""
@@ -95,7 +95,7 @@ async def _first(store: Store, run_id: str, needle: str) -> tuple[Found | None, 
 
 
 async def _events(store: Store, run_id: str) -> AsyncIterator[tuple[Envelope | None, int]]:
-    """The events of the journal, then those of the stream; each with the bytes that were read for it."""
+    """The events of the journal, then those of the stream, each with the bytes that were read for it."""
     async for entry in entries(store, run_id):
         yield None, entry.size
         for command in read_entry(entry).commands if entry.kind != "state" else ():

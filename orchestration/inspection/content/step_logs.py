@@ -1,4 +1,4 @@
-"""What the code of steps has logged, as it is kept with its run."""
+"""The log lines of a run's steps, which are stored with the run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ...model.errors import RunNotFound
 from ...store.reads import StoreReads
 from ...store.replies import not_found
 
-#: What a compressed part begins with; an array of msgpack does not.
+#: First byte of a compressed part; a msgpack array never begins with it.
 _COMPRESSED = 0x78
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line.
+    """One log line.
 
     Attributes:
         at: When it was logged, in ms of the worker's clock.
-        level: As Python's logging calls it; empty for a remark of umbel's about lines that are left out.
-        logger: Its name; `print` for what was printed.
-        text: With its traceback, if it has one.
-        step: Where it was logged.
+        level: Name of the level in Python's `logging`; empty for a note by umbel about lines that are left out.
+        logger: Name of the logger; `print` for printed lines.
+        text: The message, with its traceback if it has one.
+        step: The step that logged it.
         work_id: The work item.
-        attempt: Of that work item.
+        attempt: The attempt of the work item.
     """
 
     at: int
@@ -42,11 +42,11 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class RunLog:
-    """What is kept of a run's log.
+    """The part of a run's log that is stored.
 
     Attributes:
-        lines: In the order in which they were logged, as far as the clocks of the workers agree.
-        is_cut: The oldest were removed, since there were more than `UMBEL_RUN_LOG_MAX_BYTES`.
+        lines: In the order in which they were logged, as far as the workers' clocks agree.
+        is_cut: The oldest lines were removed, because the log exceeded `UMBEL_RUN_LOG_MAX_BYTES`.
     """
 
     lines: tuple[LogLine, ...]
@@ -56,13 +56,13 @@ class RunLog:
 async def read_log(store: StoreReads, run_id: str, *, work_id: str | None = None, step: str | None = None) -> RunLog:
     """Read what the steps of a run have logged.
 
-    *Promise:* changes nothing. What a running step has logged in the last second may not be there yet.
+    *Promise:* changes nothing. What a running step has logged in the last second may be missing.
 
     Args:
         store: The runs.
         run_id: The run.
-        work_id: Only of this work item.
-        step: Only of this step.
+        work_id: Only lines of this work item.
+        step: Only lines of this step.
 
     Raises:
         RunNotFound: No such run, or its retention is over.

@@ -1,7 +1,7 @@
 -- A run asks for admission to its workflow, which limits how many runs execute at a time; in the shard of that name.
 -- Args: workflow, ticket, since (its start in us: the order of the line), limit, said_at (when the run's client
 --   stated that limit; the newest counts), look (ms until the sweep checks what was admitted).
--- Answers: admitted {ticket …}: the runs that begin now, with this ticket among them if it is admitted, now or earlier.
+-- Answers: admitted {ticket …}: the runs that begin now; includes this ticket if it is admitted, now or earlier.
 --!keys limits admitted waiting
 
 local known = redis.call('HGET', K.limits, A.workflow)

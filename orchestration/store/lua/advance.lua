@@ -1,6 +1,6 @@
--- A session whose runs wait for long: if the run that it is at has ended, the first in line begins. Only a process of
--- an earlier release leaves that to be done.
--- Args: run (that the session is at), at (when to look again, ms), and the common limits.
+-- A session whose runs have waited for long: if its current run has ended, the first run in line begins. This is only
+-- needed if a process of an earlier release has ended the run.
+-- Args: run (the session's current run), at (when to look again, ms), and the common limits.
 -- Answers: advanced {following} | waits.
 --!keys handler lines
 

@@ -1,7 +1,7 @@
 -- A run that waited is admitted: what has queued up at its steps is dispatched, and its time-out begins.
 -- Args: run, ticket, and the common limits. Body: commands that fill the slots of its steps.
--- Answers: begun {dispatches} | closed | unknown. Asked again it answers the same; `closed` when the run has ended or
--- was revived with another ticket.
+-- Answers: begun {dispatches} | closed | unknown. A repeated call gets the same answer; `closed` if the run has ended
+-- or was revived with another ticket.
 --!keys run awaiting_admission
 
 local meta = redis.call('HMGET', K.run, 'status', 'ticket', 'unbegun', 'begun', 'timeout')

@@ -1,9 +1,9 @@
--- Cancel work items of a run that goes on. What is queued leaves a blank there. What runs loses its token, and its
--- process hears of it.
+-- Cancel work items of a running run. A queued item leaves a blank in its queue. A running item loses its token, and
+-- its process is notified.
 -- Args: run, what the commands were decided on (see `waiters.outdated`), and the common limits.
 -- Body: {{ w work id, d event for the stream, f its field in K.queue if it waits there, o the set of its owner (in x)
---   if it runs, r (how often it was resumed, if it waits), waits {waiter id …}, kids {child run …}, commands {what goes
---   on in its place} } …}.
+--   if it runs, r (how often it was resumed, if it waits), waits {waiter id …}, kids {child run …}, commands {to apply
+--   in its place} } …}.
 -- Answers: cancelled {dispatches, ended} n (how many: others have ended, or moved on so that the caller has to look
 -- again) | changed | closed | unknown. Repeating it changes nothing more.
 --!keys run queue timers stopped
@@ -15,7 +15,7 @@ if waiters.outdated() then return { 'changed' } end
 
 local function stop_running(item, record)
   local held = call.run .. '|' .. item.w .. '|' .. record.claim_id
-  -- Claimed since the caller looked: the set of its owner is not known here, and the owner's heartbeat clears it.
+  -- If it was claimed since the caller looked, its owner's set is not known here, and the owner's heartbeat clears it.
   if item.o and call.extra[item.o] then redis.call('SREM', call.extra[item.o], held) end
   if not call.again then redis.call('PUBLISH', K.stopped .. (A.channels or ''), held) end
 end
@@ -28,7 +28,7 @@ local function wake_nothing(item)
   end
 end
 
--- Whether the caller has seen all that belongs to an item by now: what it waits for, and the sets that it was given.
+-- Whether the caller has seen all that belongs to an item now: what it waits for, and the sets that it has collected.
 local function is_as_seen(item, record)
   for _, name in ipairs(record.taken or {}) do
     if not call.named[name] then return false end

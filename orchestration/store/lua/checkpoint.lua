@@ -1,6 +1,6 @@
--- Keep what a run was at one of its packed entries beside them, and let go of what is older than is to be kept.
--- Args: run, name (of the checkpoint), drop (names of chunks and checkpoints that go). Body: the checkpoint, if
--- one is kept.
+-- Store a checkpoint (what a run was at one of its packed entries) beside these, and drop what is too old to be kept.
+-- Args: run, name (of the checkpoint), drop (names of the chunks and checkpoints to drop). Body: the checkpoint, if
+-- one is stored.
 -- Answers: kept | unknown (nothing of the run is packed). Repeating a call changes nothing.
 --!flags allow-oom
 --!keys packed

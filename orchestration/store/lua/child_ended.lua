@@ -1,13 +1,12 @@
 -- A child run has ended; in the shard of its parent.
--- Args: run (the parent), child, status (absent: nothing is reported, the child is only not looked at any more), event
--- (the child's last one), unbegun (it was never started), parted (its parent had no use for it and ended it), common
--- limits.
--- Answers: told {dispatches, starts {children to be started} …} | again {looks} (the parent was put back or retried and
--- waits for it again: what ended it for the parent is no answer to the parent, it is taken up) | known | closed |
+-- Args: run (the parent), child, status (absent: no end is reported, the child is only no longer checked), event
+-- (the child's last one), unbegun (it was never started), parted (it was ended because of its parent), common limits.
+-- Answers: told {dispatches, starts {children to be started} …} | again {looks} (the parent was rewound or retried and
+-- waits for it again: the end that the parent caused is not reported, the child is retried) | known | closed |
 -- unknown (no such parent or child);
 -- without a status forgotten | kept (the parent waits for the end: it was retried since the caller looked).
--- Asked again it answers `known`; the end counts once. A parent that has ended takes no notice (`closed`); should it be
--- retried, it looks at its children again.
+-- A repeated call is answered `known`; the end counts once. A parent that has ended ignores it (`closed`); if it is
+-- retried, it checks its children again.
 --!keys outbox
 
 local status = counters.status()

@@ -1,5 +1,5 @@
--- A child run has been started; in the shard of its parent, whose stream says so. From now on it is looked at rarely,
--- in case its end gets lost.
+-- A child run has been started; in the shard of its parent, on whose stream this is published. From now on it is
+-- checked rarely, in case its end gets lost.
 -- Args: run (the parent), child, look (ms until then), common limits. Answers: noted | unknown. Repeating it changes
 -- nothing.
 --!keys outbox

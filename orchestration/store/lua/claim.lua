@@ -1,9 +1,9 @@
--- Take the right to execute one work item, or learn why not. The attempt is counted here, before user code runs.
+-- Claim the right to execute one work item, or get the reason why not. The attempt is counted here, before user code.
 -- Args: run, w work id, d dispatch number of the dispatch, c claim id (the caller's), owner, suspicion (the caller
 --   accepts suspects up to this level), alone (it runs nothing else meanwhile), lease (ms), grace (ms beyond a step's
 --   own limit), member (what the owner's set holds).
 -- Answers: claimed {record, run} payload… | busy | stale | closed | fenced | suspect | unknown.
--- Asking again with the same claim id gives the same answer, so a lost reply orphans nothing.
+-- A repeated call with the same claim id gets the same answer, so a lost reply orphans nothing.
 --!keys run watermark leases fenced counters owner
 
 local meta = redis.call('HMGET', K.run, 'status', 'plan', 'workflow', 'wv', 'tokens', 'created_at', 'state_id',
@@ -46,7 +46,7 @@ if record.state ~= 'running' then
   local line = unclaimed.line_of(record)
   unclaimed.drop(A.w, line)
   local newest = tonumber(redis.call('HGET', K.watermark, line) or 0)
-  if newest > call.now then newest = 0 end      -- since then the clock was set back
+  if newest > call.now then newest = 0 end      -- the clock was set back since
   if record.dispatched_at > newest and record.dispatched_at <= call.now then
     redis.call('HSET', K.watermark, line, whole(record.dispatched_at))
   end
@@ -54,7 +54,7 @@ if record.state ~= 'running' then
   if redis.call('SCARD', K.owner) == 1 then   -- no heartbeat has renewed the lease of an idle owner
     redis.call('ZADD', K.leases, whole(call.now + A.lease), A.owner)
   end
-  if record.time_limit then                 -- if the process hangs, the sweep notices
+  if record.time_limit then                -- the sweep acts if the process hangs
     timing.set_timer(record.time_limit + A.grace, 'deadline|' .. call.run .. '|' .. A.w)
   end
   publish.state(record.step, 'running', tostring(record.slot or 0), record.event_name)

@@ -1,5 +1,5 @@
--- A session takes no more runs, and ends with those that go on and wait; or it is deleted, if none does.
--- Args: run (any of the session), delete (it is to be deleted), and the common limits.
+-- Close a session: it accepts no more runs, and ends with those that run or wait; or delete it, if there are none.
+-- Args: run (any of the session), delete (delete it), and the common limits.
 -- Answers: closed | deleted | busy. Repeating it changes nothing.
 --!keys handler session
 

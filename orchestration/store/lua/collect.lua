@@ -1,6 +1,6 @@
 -- collect_events: add one event to a buffer; the call that completes the set gets the set, once.
 -- Members are keyed by their call (work item and n-th call for this buffer), so a repeated attempt adds nothing and
--- gets the answer it got. Surplus events stay for the next set.
+-- gets the earlier answer. Surplus events stay for the next set.
 -- Args: run, w, t token, buffer ('step|buffer id', kept per list for snapshots), call (field name), type, d envelope,
 --   types {{name, n, key}…} with key a logical buffer name, taken (logical name of the list that receives a completed
 --   set), wi (within how many ms a set must become complete, if it must). Answers: waiting | complete | stale | closed.

@@ -1,17 +1,17 @@
--- Record the outcome of a step: everything it did, at once. All checks first, all writes last.
+-- Record the outcome of a step: everything it did, atomically. All checks first, all writes last.
 -- Args: run, w, t token, member, batches (early flushes that must have arrived), xs (state
---   writes and collect_events calls that were answered), what the decision was made on (wv, iv, seen, answers, early:
+--   writes and collect_events calls that were answered), what the decision was based on (wv, iv, seen, answers, early:
 --   see `waiters.outdated`), entry (journal), and the common limits.
---   carry (claim id: the caller continues with one work item that becomes ready), deny {step = 1 …} (but not of these),
+--   carry (claim id: the caller continues with one work item that becomes ready), deny {step = 1 …} (except of these),
 --   grace (ms beyond that item's own limit).
 --   back {field -> JSON} of ctx.store that the step has changed in place.
 -- Body: commands. Answers: committed {dispatches, ended}, and if the caller continues: work id, record, version of the
 -- waiters, payload… | changed | missing {have} | stale | closed.
--- Repeating a commit gives its first answer: as long as the caller holds the work item that it continues with, where
--- that is all of the answer, else for 60 s. After that `stale`, which is just as true.
+-- A repeated commit gets the first answer: if that is only the work item to continue with, as long as the caller holds
+-- it, otherwise for 60 s. After that it gets `stale`, which is also correct.
 --!keys timers counters owner answer
 
--- The answer was lost and the caller asks again: the first call has used up the token, or has ended the run.
+-- The answer was lost and the caller repeats the call: the first call has used up the token, or has ended the run.
 local function remembered()
   local packed = redis.call('GET', K.answer)
   local known = packed and cmsgpack.unpack(packed)
@@ -40,7 +40,7 @@ if not record or record.state ~= 'running' or record.token ~= A.t then
   return { 'stale' }
 end
 if (record.batches or 0) ~= A.batches then return { 'missing', cmsgpack.pack({ have = record.batches or 0 }) } end
--- A Redis restored to an earlier point has lost what this attempt did before: its outcome must not be recorded alone.
+-- A Redis that was set back has lost what this attempt did before: its outcome must not be recorded without that.
 if A.xs and (record.exchanges or 0) < A.xs then
   return { 'missing', cmsgpack.pack({ have = record.exchanges or 0 }) }
 end
@@ -56,7 +56,7 @@ if A.back then
   for field in pairs(A.back) do fields[#fields + 1] = field end
   local commands = call.packed_commands
   call.packed_commands = A.full and cmsgpack.pack({ set = kept or A.back, del = {} })
-  call.args = {}                               -- done again, it is a write of its own
+  call.args = {}                               -- replayed as a separate write
   journal.write('state', { w = A.w, s = record.step, how = 'change in place', set = fields, del = {}, v = version })
   call.packed_commands, call.args = commands, nil
 end
@@ -64,7 +64,7 @@ apply.commands(unpacked_body(), record)
 if (record.failures or 0) > failures then
   redis.call('HINCRBY', K.counters, record.state == 'failed' and 'dead_letters' or 'retries', 1)
 end
-redis.call('SREM', K.owner, A.member)      -- after the item it continues with was added: the set must not look empty
+redis.call('SREM', K.owner, A.member)      -- after adding the item to continue with: the set must not look empty
 journal.commit(A.entry, claimed_at)
 local body = apply.answer('committed')[2]
 if call.carried and call.ended then                  -- the run has ended: there is nothing to continue with

@@ -1,5 +1,5 @@
--- An attempt of a step has exceeded its time limit without a report: its process hangs. Take its token away and
--- dispatch again; the next claim sees `late` and records the failure.
+-- An attempt of a step has exceeded its time limit without a report: its process hangs. Revoke its token and dispatch
+-- the work item again; the next claim sees `late` and records the failure.
 -- Args: run, w, timer. Answers: woken {dispatches, plan} | early | closed.
 --!keys run timers counters
 

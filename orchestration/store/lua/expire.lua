@@ -1,8 +1,8 @@
--- A set of events that a step joins or collects has not become complete in time: what has arrived of it is dropped.
+-- A set of events that a step joins or collects has not become complete in time: drop the events that have arrived.
 -- Args: run, kind (`join` or `buffer`, of collect_events), b (the buffer: step|scope and key, or step|buffer id), types
 --   (of a join's events), lists (logical names of a buffer's lists), common limits.
--- Body: commands that say so. Answers: expired {dispatches} | early | closed (nothing waits there any more).
--- Repeating it changes nothing. While the run has ended nothing is dropped: that follows if it is retried.
+-- Body: commands that report this. Answers: expired {dispatches} | early | closed (no events wait there any more).
+-- Repeating it changes nothing. If the run has ended, nothing is dropped until it is retried.
 --!keys run outbox extra collect
 
 local member = A.kind .. '|' .. call.run .. '|' .. A.b

@@ -1,5 +1,5 @@
 -- Declare an owner lost: from now on its claims and heartbeats are answered `fenced`. The answer lists what it held,
--- for the caller to hand back run by run; the owner stays in `leases` with score 0 until nothing is left, so that the
+-- which the caller hands back run by run; the owner stays in `leases` with score 0 until nothing is left, so that the
 -- next sweep continues if this one dies in between.
 -- Args: owner, known_dead (do not wait for the lease). Answers: held {member…} | alive | done.
 --!keys leases fenced counters owner

@@ -1,6 +1,6 @@
 -- End a run from outside its steps: cancel, time-out. The first end wins.
 -- Args: run, status, event (the terminal envelope), timer (only if the time-out of this run is due), common limits.
--- Answers: ended {as of a commit} | closed {status} | unknown | early.
+-- Answers: ended {as for a commit} | closed status | unknown | early.
 --!keys run timers
 
 local status = redis.call('HGET', K.run, 'status')

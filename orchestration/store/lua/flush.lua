@@ -1,8 +1,8 @@
--- Apply one burst of what a running step sent and published before its end.
--- Args: run, w, t token, batch (number of this burst, from 1), wv, seen and answers as in commit, publishes
+-- Apply one batch of what a running step has sent and published before its end.
+-- Args: run, w, t token, batch (number of this batch, from 1), wv, seen and answers as in commit, publishes
 --   {command…}, common limits.
 -- Body: sends {{id emit identity, commands}}. Answers: flushed {dispatches, ended} | changed | missing {have} | stale |
--- closed. A burst that arrives twice is applied once; a send that an earlier attempt has sent already is absorbed.
+-- closed. A batch that arrives twice is applied once; an event that an earlier attempt has already sent is absorbed.
 --!keys extra counters sent
 
 local body = unpacked_body()

@@ -1,15 +1,15 @@
--- What lists show of many runs of one shard, and whether a text is in it. Changes nothing.
+-- What lists show of many runs of one shard, and whether a text is found in it. Changes nothing.
 -- Args: run (any of them), x (1 … 3n, the record, the journal and the packed entries of each run; there are no other
---   keys), most (bytes of an input or an error that are searched or answered), find (a text in lower case, absent for
---   none), whole (whether inputs and errors are answered).
--- Answers, for each run in order: its workflow, empty where it was deleted; how it is shown, which is its status, of a
---   running one also queued (for its session or for admission) or waiting; whether its input or error has the text
---   ('1' or ''); and with `whole` the
---   packed commands of its start, their size, and its terminal event, empty where they are too large or not there.
+--   keys), most (maximum bytes of an input or an error to search or return), find (a text in lower case, absent for
+--   none), whole (whether to return inputs and errors).
+-- Answers, for each run in order: its workflow, empty if it was deleted; the status to show, which for a running run
+--   may also be queued (for its session or for admission) or waiting; whether its input or error has the text ('1' or
+--   ''); and with `whole` the packed commands of its start, their size, and its terminal event, empty if too large or
+--   missing.
 --!flags no-writes
 
--- The packed commands of a run's start, from the first entry of its journal: the event that it began with is in them.
--- Of large ones whose entry was packed the size alone is there. Second: their size.
+-- The packed commands of a run's start, which contain its start event, from the first entry of its journal; and their
+-- size. If that entry was packed and they are large, only the size is available.
 local function start_in(entries, packed)
   local kept = redis.call('HMGET', packed, 'start', 'size')
   if kept[2] then return kept[1], tonumber(kept[2]) end
@@ -24,12 +24,12 @@ local function start_in(entries, packed)
   return commands, #commands
 end
 
--- Searched is what people see: the values of the event, not how it is stored around them.
+-- Searches what people see: the values of the event, not the rest of its stored form.
 local function is_in_input(packed)
   if packed == '' or #packed > A.most then return false end
   for _, command in ipairs(cmsgpack.unpack(packed)) do
     if command.o == 'keep' then
-      -- Classes of values in fields are stored beside them or behind all of them, and not shown.
+      -- Classes of field values are stored beside the values or after all of them, and are not shown.
       local shown = string.gsub(command.d, '"qualified_name": ?"[^"]*"', '')
       shown = string.gsub(shown, '"__exact":{.*$', '')
       local value = string.find(shown, '"value":', 1, true)

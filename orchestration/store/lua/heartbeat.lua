@@ -1,6 +1,6 @@
 -- Renew the lease of everything an owner holds in this shard, in one command.
 -- Args: owner, lease (ms), held {member…} that the owner believes it holds, including claims in progress; counts
---   {field -> how much is added}, histograms for monitors, and batch, their id: a batch is counted once.
+--   {field -> how much to add}, histograms for monitors, and batch, their id: a batch is counted once.
 -- Answers: alive {lost {member…}, beyond {member…}} | fenced. `lost`: believed but not held. `beyond`: held but unknown
 -- to the owner (a claim whose reply never arrived); the caller releases it.
 --!keys leases fenced owner counters counted

@@ -1,11 +1,11 @@
--- The commit of the most common outcome: the step has returned one event for one other step, which the caller goes on
--- with. Leaves what `commit` leaves, without taking its commands apart. Whatever is not exactly this case is answered
--- `general`: nothing was written, and the caller asks `commit`.
+-- The commit of the most common outcome: the step has returned one event for one other step, with which the caller
+-- continues. Leaves what `commit` leaves, without decoding its commands. Any other case is answered `general`: nothing
+-- was written, and the caller calls `commit`.
 -- Args: run, w, t token, member, owner, carry, grace, entry and the common limits, all as in commit; of the next
 --   work item: n (its id), s, nw, q, p, to (see `where` in model/commands.py), e (event id), en (event name), d (its
---   envelope), sc (fan-outs around both), rc (recoveries). i: what the step's input is called. Body: commands, for the
---   journal alone.
--- Answers: hopped token slot now | general. Asked again after it was applied it answers `general`, and `commit` then
+--   envelope), sc (fan-outs around both), rc (recoveries). i: name of the step's input. Body: commands, for the journal
+--   only.
+-- Answers: hopped token slot now | general. If repeated after it was applied, it answers `general`, and `commit` then
 -- finds what it has led to.
 --!keys work queue owner timers
 
@@ -17,7 +17,7 @@ if not record or record.state ~= 'running' or record.token ~= A.t or record.scop
     or record.segments or record.scope_id or record.event_ids or record.answers then
   return { 'general' }
 end
-if redis.call('HEXISTS', K.queue, record.step .. ':t') == 1 then return { 'general' } end   -- its slot goes to another
+if redis.call('HEXISTS', K.queue, record.step .. ':t') == 1 then return { 'general' } end   -- slot goes to queued work
 local slot = slots.take(A.s, A.nw, A.n)
 if not slot then return { 'general' } end
 

@@ -1,6 +1,6 @@
--- Keep what the code of a step has logged. Args: run, at (ms: when its first line was logged), lbytes (memory that the
+-- Store what the code of a step has logged. Args: run, at (ms: when its first line was logged), lbytes (memory that the
 -- run's log may take). Body: the lines; see `tasks/logs/gathered.py`. Answers: kept | unknown.
--- Keeping the same lines again changes nothing. The oldest go first; the score of '' is minus how many have.
+-- Storing the same lines again changes nothing. The oldest are dropped first; the score of '' is minus their number.
 --!keys run logs
 
 local life = redis.call('PTTL', K.run)

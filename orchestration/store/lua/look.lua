@@ -1,20 +1,20 @@
--- What is due in many shards, found with one script, and the turn to take care of it. Any shards whose keys are on one
--- node will do: without a cluster all of them.
--- Args: n (shards), period (ms between two turns), everything (whether or not it is the caller's turn), turn (when the
---   caller's last one was; it goes on with that unless another caller has had one since), batch and few (how much is
---   answered of each kind), newest (how many timers beyond a full batch), lease and redispatch (ms, as in `claim`), at
---   {place in x -> how many to pass over there}.
+-- Find what is due in many shards, and take the turn to handle it. The shards' keys must be on one node: without a
+-- cluster they may be all shards.
+-- Args: n (shards), period (ms between two turns), everything (take the turn in any case), turn (when the caller's last
+--   turn was; it keeps that unless another caller has had a turn since), batch and few (the maximum to answer of each
+--   kind), newest (how many timers beyond a full batch), lease and redispatch (ms, as in `claim`), at {place in x ->
+--   how many to skip there}.
 -- x: 1 … 11n, the keys of the shards kind by kind: n times swept_at, then parked, leases, timers, unclaimed, retire,
 --   releasing, awaiting_admission, outbox, lines, limits.
 -- Answers: looked {now, swept_at (before; false if it is not the caller's turn), parked (whether anything is), owners
 --   {{place in x, owner …} …}, due {{place in x, member …} …}}. Owners are those of all leases. What is due is answered
---   on the caller's turn alone.
+--   only on the caller's turn.
 --
 -- `swept_at` is the instant of the last turn. If it lies in the future, the clock was set back. Nothing waits until the
 -- clock has caught up: all later instants are moved back by the same amount. A clock that is set forward cannot be
 -- distinguished from an interval without any sweep.
 
-local BACK = 1000                          -- ms; less than that is waited for
+local BACK = 1000                         -- ms; a smaller step back is waited out
 local PARKED, LEASES, TIMERS, UNCLAIMED, RETIRE, RELEASING = 1, 2, 3, 4, 5, 6
 local AWAITING_ADMISSION, OUTBOX, LINES, LIMITS = 7, 8, 9, 10
 local n = A.n
@@ -52,8 +52,8 @@ local function look_behind(kind, most, by_time)
   end
 end
 
--- Where more timers are due than a batch, those that became due last come first: other runs' timers need not wait until
--- thousands that were due at one instant are done.
+-- If more timers are due than a batch, those that became due last come first: other runs' timers then do not wait for
+-- thousands that were due at one instant.
 local function look_at_newest_timers()
   for _, found in ipairs(due) do
     local place = found[1]

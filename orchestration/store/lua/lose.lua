@@ -1,7 +1,7 @@
 -- Hand back work of one run that an owner will not finish. Slots are kept; each item is dispatched again.
 -- Args: run, owner, items {{w, c claim id, member}}, charge (the process died: the suspicion of each item rises, up to
 --   this level, and a suspect that ran alone is charged), limits. Answers: lost {dispatches}. Items that have moved on
---   meanwhile are only taken off the owner's set.
+--   meanwhile are only removed from the owner's set.
 --!keys run timers counters owner
 
 local running = redis.call('HGET', K.run, 'status') == 'running'

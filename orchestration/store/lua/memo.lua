@@ -1,6 +1,6 @@
--- Keep what a step has computed (`ctx.once`) with its work item: further executions of it find it.
+-- Store what a step has computed (`ctx.once`) with its work item, for further executions of it.
 -- Args: run, w, t token, name (field of K.collect), d (the value as JSON).
--- Answers: kept value (the first one that was kept under this name) | stale | closed | unknown.
+-- Answers: kept value (the first one that was stored under this name) | stale | closed | unknown.
 --!keys run collect
 
 local status = redis.call('HGET', K.run, 'status')
@@ -15,7 +15,7 @@ if not record.exchange_calls[A.name] then
 end
 if redis.call('HSETNX', K.collect, A.name, A.d) == 1 then
   record.calls = record.calls or {}
-  record.calls[#record.calls + 1] = A.name                -- it goes with the work item
+  record.calls[#record.calls + 1] = A.name               -- deleted with the work item
   changes = true
 end
 if changes then journal.note('memo', { s = record.step }) end

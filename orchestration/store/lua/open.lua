@@ -1,5 +1,5 @@
--- A session of a new name, with a state to begin with: another one's, as of a version. It has no run yet.
--- Args: run (any of the session), id (of this call: asking again is answered the same), source (the other session), and
+-- Open a session with a new name and an initial state: another session's, as of a version. It has no run yet.
+-- Args: run (any of the session), id (of this call: a repetition gets the same answer), source (the other session), and
 -- the common limits. Body: set {field -> JSON}.
 -- Answers: opened | exists (a session or a run has this name).
 --!keys handler session state

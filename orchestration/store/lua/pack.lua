@@ -1,6 +1,6 @@
--- Put a compressed chunk in the place of the oldest entries of a run's journal. What was published is not touched.
--- Args: run, cut (how many entries the journal had no more when the chunk was made), first (id of its oldest entry),
---   next (the least id behind what is in the chunk), name (of the chunk), before (digest of the chunk before; absent:
+-- Replace the oldest entries of a run's journal with a compressed chunk. Published events are not touched.
+-- Args: run, cut (how many entries the journal no longer had when the chunk was made), first (id of its oldest entry),
+--   next (the lowest id after those in the chunk), name (of the chunk), before (digest of the chunk before; absent:
 --   there is none), digest (of this one), start and size (of the first chunk: the packed commands of the run's start,
 --   if they are small, and how many bytes these are), x (copy: for copies of the logs; absent: they stay as they are).
 -- Body: the chunk. Answers: packed | changed. All or nothing: at any moment an entry is in the journal or in a chunk.
@@ -23,7 +23,7 @@ redis.call('XTRIM', K.journal, 'MINID', '=', A.next)
 local life = redis.call('PTTL', K.journal)
 if life > 0 then redis.call('PEXPIRE', K.packed, life) else redis.call('PERSIST', K.packed) end
 
--- The last node of a log is allocated for more than it has, that of a copy is not. It matters where there are few.
+-- A log's last node is allocated larger than its content; that of a copy is not. This matters if there are few entries.
 local copy = call.named['copy']
 if copy and redis.call('XLEN', K.stream) <= FEW and redis.call('COPY', K.stream, copy, 'REPLACE') == 1 then
   redis.call('RENAME', copy, K.stream)

@@ -1,5 +1,5 @@
--- Set work aside because no worker here has its code; parked is not failed. Args: run, w, name (workflow|step), lacks
--- (the event whose class is missing, if it is that), and if it was claimed already: c claim id, owner, member.
+-- Set work aside because this worker lacks its code; parked is not failed. Args: run, w, name (workflow|step), lacks
+-- (the event whose class is missing, if that is the reason), and if it is already claimed: c claim id, owner, member.
 -- Answers: parked | stale | closed.
 --!keys run parked owner
 

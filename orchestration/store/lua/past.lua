@@ -1,9 +1,9 @@
 -- A page of what is kept of a run's journal, packed entries included. Reads only.
--- Args: run, n (so many entries of the journal itself at most; with 0 no content is answered), w (number of the entry
+-- Args: run, n (the maximum of entries from the journal itself; with 0 no content is answered), w (number of the entry
 --   that is wanted; absent: the last one), id (of the one before it, where that is known), back (read from there
---   backwards: id is then that of the one behind it).
--- Answers: live, how many entries the journal has no more, how many it had in all, {entry …} | packed, the same two,
---   the name of the chunk that has the wanted entry, or the next one that there is, and its content.
+--   backwards: id is then that of the one after it).
+-- Answers: live, how many entries the journal no longer has, how many it had in all, {entry …} | packed, the same two,
+--   the name of the chunk that has the wanted entry, or of the next one that exists, and its content.
 --!flags no-writes
 --!keys journal packed
 

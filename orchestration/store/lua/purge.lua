@@ -1,5 +1,5 @@
--- Delete an ended run before its retention is over: all it holds, and the index entries that lead to it. If its session
--- is at this run, the session and its state are deleted too. Args: run, x (its dynamic keys).
+-- Delete an ended run before its retention is over: all its keys, and its entries in indexes. If it is the current run
+-- of its session, the session and its state are deleted too. Args: run, x (its dynamic keys).
 -- Answers: purged | running | unknown. Called by `Store.purge`.
 --!flags allow-oom
 --!keys run retire runs:completed runs:failed runs:cancelled runs:timed_out handler

@@ -1,5 +1,5 @@
--- Dispatch again what was not claimed. Args: run, items {{w, q line}}, redispatch (ms), redispatch_max (ms).
--- Answers: redispatched {dispatches, plan}. What no longer waits to be claimed leaves the index.
+-- Dispatch unclaimed work again. Args: run, items {{w, q line}}, redispatch (ms), redispatch_max (ms).
+-- Answers: redispatched {dispatches, plan}. Work that no longer waits for a claim is removed from the index.
 --!keys run unclaimed counters
 
 local again = 0

@@ -1,10 +1,10 @@
--- Do again what a journal has recorded, on keys that stand for those of the run, its shard and its state: the very
--- functions that were applied, with the arguments and at the instants of then. Nothing is published, dispatched or
--- journaled, and the keys are nobody else's.
--- Args: run, first (how many entries were done again before), x (logical names of the dynamic keys that the entries
+-- Replay what a journal has recorded, on keys that stand for those of the run, its shard and its state: calls the same
+-- functions with the original arguments and instants. Nothing is published, dispatched or journaled, and nothing else
+-- uses the keys.
+-- Args: run, first (how many entries were replayed before), x (logical names of the dynamic keys that the entries
 -- touch), names (the same), life (ms after which the keys expire), details (see DETAILS), and the common limits.
 -- Body: entries {verb, args, body, clock {s, us}}. Answers: replayed {what each function has answered, or its error …};
--- with `details` {that, and what DETAILS gives} each.
+-- with `details` {that, and what DETAILS returns} each.
 -- Repeating a call changes nothing.
 --!keys every:*
 
@@ -15,7 +15,7 @@ local common, entries, life, first, answered = A, unpacked_body(), A.life, A.fir
 local with_details = A.details
 common.full, common.first, common.details = nil, nil, nil
 
--- Where a call depends on something that is not of the run, it was passed then.
+-- Sets the arguments so that checks against anything outside the run pass, as they did originally.
 local READY = {}
 
 function READY.claim(args)
@@ -58,7 +58,7 @@ function VERBS.turn()
   return { 'begun' }
 end
 
--- What an attempt was given, and what it has done, beside what the journal says of it.
+-- What an attempt received, and what it has done, in addition to its journal entry.
 local DETAILS = {}
 
 -- Work id, digests of its events (none where they are not known), whether a fan-in has gathered them.

@@ -7,7 +7,7 @@ local status = redis.call('HGET', K.run, 'status')
 if status ~= 'running' then
   local keep = retention.of_run()
   for name in pairs(call.named) do
-    local key = call.extra[name]                -- used: the journal names it
+    local key = call.extra[name]               -- marks it as used, for the journal
     if status == 'completed' then redis.call('UNLINK', key) else redis.call('PEXPIRE', key, keep) end
   end
   redis.call('ZREM', K.retire, call.run)

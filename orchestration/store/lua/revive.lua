@@ -1,7 +1,7 @@
--- Resume an ended run: its failed and interrupted work items start over, everything else is as it was. A run of a
--- limited workflow has to be admitted again first.
+-- Resume an ended run: its failed and interrupted work items start over, everything else is unchanged. A run of a
+-- limited workflow must be admitted again first.
 -- Args: run, timeout (ms or absent), common limits.
--- Answers: revived {dispatches} | running | completed | unknown | nothing | superseded (its handler is at another run).
+-- Answers: revived {dispatches} | running | completed | unknown | nothing | superseded (its session has another run).
 --!keys run work timers retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler
 
 local meta = redis.call('HMGET', K.run, 'status', 'limit', 'begun', 'children')
@@ -25,12 +25,12 @@ if meta[4] then
   flat = redis.call('HGETALL', K.work)
 end
 beginning.begin_or_wait(limit, A.timeout)
-local packed, ids = {}, {}                       -- in an order of their own, so that doing it again does the same
+local packed, ids = {}, {}                      -- sorted, so that a replay does the same
 for i = 1, #flat, 2 do ids[#ids + 1], packed[flat[i]] = flat[i], flat[i + 1] end
 table.sort(ids)
 for _, wid in ipairs(ids) do
   local record = records.decode(packed[wid])
-  if record.state ~= 'suspended' then          -- parked work too: a worker that unparked it found the run ended
+  if record.state ~= 'suspended' then         -- parked work too: a worker may have tried to unpark it after the end
     if record.state == 'delayed' then redis.call('ZREM', K.timers, 'retry|' .. call.run .. '|' .. wid) end
     record.failures, record.losses, record.charged_losses = nil, nil, nil
     record.suspicion, record.alone, record.late = nil, nil, nil

@@ -1,14 +1,14 @@
--- Put a run back to an earlier point, in one step: what it had to do is dropped, and what it had to do then is put in
--- place. Its logs stay, its numbers go on; every token that was given out until now is refused from here on.
--- Args: run, nonce (the caller's; asking again with it gives the same answer), stop (also if the run goes on), from
---   (the entry of the journal that it goes back to), old (logical names of the dynamic keys it has), state {field ->
+-- Rewind a run to an earlier point, atomically: its present work is dropped, and its work of that point is restored.
+-- Its logs stay, and their numbering continues; every token issued until now is refused from here on.
+-- Args: run, nonce (the caller's; a repetition with it gets the same answer), stop (also if the run is running), from
+--   (the entry of the journal that it goes back to), old (logical names of its present dynamic keys), state {field ->
 --   JSON}, timeout (ms or absent), commands {that fill its slots}, children {those that it keeps, see
---   `children.go_back`}, aside (names of the keys of what lies ready, see `restoring.move`; absent: it is in the
---   body), parts (how many there are of them), common limits. Body: puts {what to put, see lib/restoring.lua}.
+--   `children.go_back`}, aside (names of the keys that were put aside, see `restoring.move`; absent: the content is in
+--   the body), parts (how many parts these have), common limits. Body: puts {what to put, see lib/restoring.lua}.
 -- Answers: rewound {dispatches, looks} | running | unknown | changed (it has other dynamic keys, or a child has moved
--- on, or what was put aside is not there: ask again) | superseded (its session is at another run, or it waits for its
+-- on, or what was put aside does not exist: try again) | superseded (its session has another run, or it waits for its
 -- turn).
--- All of it is one script. It takes 2 ms per hundred work items in the body; what lies ready is only renamed.
+-- All of it is one script. It takes 2 ms per hundred work items in the body; what was put aside is only renamed.
 --!keys run extra retire runs:running runs:completed runs:failed runs:cancelled runs:timed_out handler timers
 --!keys journal
 
@@ -30,7 +30,7 @@ if children.outdated(kept) then return { 'changed' } end
 if A.aside and redis.call('HGET', call.named['aside:run'], 'parts') ~= whole(A.parts) then return { 'changed' } end
 local body = A.aside and {} or unpacked_body()
 
-set_limits.drop()                                -- a later set has its own
+set_limits.drop()                               -- a later set gets its own limit
 for _, key in ipairs(lifetimes.spent()) do redis.call('UNLINK', key) end
 for _, name in ipairs(A.old) do
   local key = call.extra[name]
@@ -58,7 +58,7 @@ else
   if A.timeout and not call.awaits_admission then timing.set_timer(A.timeout, 'timeout|' .. call.run) end
 end
 scopes.settle()
-apply.commands(A.commands or body.commands)      -- in the body an earlier release has put them
+apply.commands(A.commands or body.commands)      -- an earlier release has put them in the body
 redis.call('PERSIST', K.journal)
 journal.write('rewind', { from = A.from, v = versions.present(), branch = (tonumber(meta[6]) or 0) + 1 })
 local reply = apply.answer('rewound')

@@ -1,4 +1,4 @@
--- An event from outside the run.
+-- Send an event into a run from outside it.
 -- Args: run, id of this send (the caller's), wv, seen and answers as in commit, and the common limits.
 -- Body: commands. Answers: sent {dispatches, ended} | changed | closed | unknown.
 -- Repeating a send within the hour changes nothing.

@@ -1,8 +1,8 @@
 -- Everything a run needs to continue elsewhere, as of one instant. Reads only.
--- Args: run. The dynamic keys to read are given in x; `changed` if the run has others by now: ask again with those.
+-- Args: run, x (the dynamic keys to read; `changed` if the run has others by now: call again with those).
 -- Answers: taken, id of the last entry of the journal (or ''), timers (member, instant, …), then for each key its
 --   logical name and its content (hashes and sorted sets flat) | changed | unknown.
--- One script, because all of it must be of one instant. It takes about a millisecond per thousand live work items.
+-- One script, because it must be atomic. It takes about a millisecond per thousand live work items.
 --!flags no-writes
 --!keys run work events slots free queue scopes joins inbox waiters waiting extra received collect children
 --!keys timers state versions outbox

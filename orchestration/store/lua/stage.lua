@@ -1,9 +1,9 @@
--- Bring a part of a large fan-out to Redis ahead of the commit, in chunks that keep each script short.
+-- Write a chunk of a large fan-out to Redis before the commit; chunks keep each script short.
 -- Staged work is invisible: no slot, no count, no join sees it until the commit under the same token splices it in.
 -- Args: run, w, t token, size (entries in all), items {{i, e, d, uses, rec, more}} or {{at, d}}, seg.
 --   seg is either a segment of work, named after the token so that attempts never mix: item i becomes its entry i. A
---   record may have several events, more {id = d}, of which e is one.
---   Or it is the logical name of a member list, and the item its entry at `at`.
+--   record may have several events, more {id = d}; e is one of them.
+--   Or it is the logical name of a member list, and the item becomes its entry at `at`.
 -- Answers: staged | resized (size) | stale | closed. Repeating a chunk writes the same again; `at` guards the member
 -- lists. `resized`: this attempt staged another number of entries here; clear them first.
 --!keys run events queue extra
@@ -17,12 +17,12 @@ local list = call.extra[A.seg]
 record.segments = record.segments or {}
 local size = record.segments[A.seg]
 if size and size ~= A.size and not list then return { 'resized', size } end
-local changes = size ~= A.size                  -- a chunk that comes again writes the same
+local changes = size ~= A.size                 -- a repeated chunk writes the same
 if changes then
   record.segments[A.seg] = A.size
   records.put(A.w, record)
 end
-if list and A.items[1] and A.items[1].at == 0 then   -- what is there is of an earlier staging, or it
+if list and A.items[1] and A.items[1].at == 0 then   -- the list is of an earlier staging, or this one
   local there, same = redis.call('LRANGE', list, 0, #A.items - 1), true
   for i, item in ipairs(A.items) do same = same and there[i] == item.d end
   if not same then

@@ -1,14 +1,14 @@
--- Begin a run: its record, its plan, its first work items, its time-out. What `restore` has brought becomes live.
--- Args: run, nonce (the caller's; asking again with it gives the same answer), plan digest and json, meta {field value
+-- Begin a run: its record, its plan, its first work items, its time-out. What `restore` has written becomes live.
+-- Args: run, nonce (the caller's; a repetition with it gets the same answer), plan (as JSON), meta {field value
 --   …}, timeout (ms or absent), limit (how many runs of its workflow may execute at a time, or absent; with it nothing
 --   is dispatched before `begin`), and the common limits.
 -- push {work id = {list, message} …}: messages for the broker, which is this same Redis.
--- busy (for a run of a session: what happens while another one goes on): reject | queue | interrupt |
---   rollback; most (so many runs may wait in its line), fills (commands that it begins with if it waits), cancelled
+-- busy (for a run of a session: what to do while another one is in progress): reject | queue | interrupt |
+--   rollback; most (how many runs may wait in its line), fills (commands that it begins with if it waits), cancelled
 --   (the event that ends the other one).
--- Body: commands. Answers: started {dispatches, leaving, following} | exists, and of sessions: running | full | closed
--- | forgotten (the state cannot be put back). Atomic; a repeated call changes nothing. Whether the session's run goes
--- on and what follows is one decision.
+-- Body: commands. Answers: started {dispatches, leaving, following} | exists, and for sessions: running | full | closed
+-- | forgotten (the state cannot be put back). Atomic, including the check of the session's run; a repeated call changes
+-- nothing.
 --!keys run journal runs:running plan state versions handler session
 
 local known = redis.call('HMGET', K.run, 'nonce', 'started', 'parts')
@@ -47,10 +47,10 @@ else
   beginning.begin_or_wait(A.limit, A.timeout)
 end
 apply.commands(unpacked_body())
-redis.call('PERSIST', K.state)             -- what was written before the start was to expire
+redis.call('PERSIST', K.state)             -- keys written before the start have an expiry
 redis.call('PERSIST', K.versions)
 redis.call('PERSIST', K.journal)
-A.waits = waits or nil                     -- for the journal: if the start is done again, the line is empty
+A.waits = waits or nil                     -- for the journal: in a replay of the start, the line is empty
 journal.write('start', { a = 0, v = versions.present() })
 call.had_session = waits and not is_busy   -- a process of an earlier release has ended the run before these
 local reply = apply.answer('started')

@@ -1,8 +1,8 @@
--- Put ctx.store back to a version, as one write that makes a version of its own, and journal it.
+-- Put ctx.store back to a version, as one write that makes a new version, and journal it.
 -- Args: run, me, reserve (see lib/lock.lua), id (of this write, as in `state_write`), version, idle (only while no run
--- of the session goes on or waits), common limits.
--- Answers: written version | busy | held holder (an edit is in progress) | forgotten (there is no such version, or what
--- was written since is not kept). Repeating a write within 60 s changes nothing.
+-- of the session is in progress or waits), common limits.
+-- Answers: written version | busy | held holder (an edit is in progress) | forgotten (there is no such version, or the
+-- writes since are not kept). Repeating a write within 60 s changes nothing.
 --!keys journal run answer state lock handler
 
 if redis.call('GET', K.answer) == A.id then return { 'written', whole(versions.present()) } end

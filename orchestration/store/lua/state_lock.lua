@@ -1,4 +1,4 @@
--- Begin an edit of ctx.store: take its lock and read all of it. Asking again with the same lock token gives the same
+-- Begin an edit of ctx.store: take its lock and read all of it. A repeated call with the same lock token gets the same
 -- answer, so a lost reply leaves no lock behind. Called by the `edit_state` of a step or a client.
 -- Args: run, w, t (see lib/writers.lua), me, reserve, lock (see lib/lock.lua), px (the life of the lock, ms).
 -- Answers: locked {field value …} | held holder | closed | stale | unknown.

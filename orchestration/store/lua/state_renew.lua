@@ -1,4 +1,4 @@
--- Prolong the lock of an edit whose block is still open. A writer that lost its work token loses the lock as well.
+-- Extend the lock of an edit whose block is still open. A writer that lost its work token loses the lock as well.
 -- Args: run, w, t (see lib/writers.lua), lock, px (ms). Answers: renewed | lost | closed | stale | unknown.
 --!keys lock
 

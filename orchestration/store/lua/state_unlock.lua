@@ -1,4 +1,4 @@
--- End an edit without writing. Args: run, lock. Answers: unlocked, also when another writer has the lock by now.
+-- End an edit without writing. Args: run, lock. Answers: unlocked, even if another writer has the lock by now.
 
 lock.drop()
 return { 'unlocked' }

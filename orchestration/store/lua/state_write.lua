@@ -1,10 +1,11 @@
--- Write to ctx.store and journal it. Ends the edit when the writer has the lock.
+-- Write to ctx.store and journal it. Ends the edit if the writer has the lock.
 -- Args: run, w, t (see lib/writers.lua), me, reserve (see lib/lock.lua), id (of this write; the last one of each
---   process is remembered for 60 s, so asking again is absorbed), lock (token of the writer's edit) or expect {field ->
+--   process is remembered for 60 s, so a repetition is absorbed), lock (token of the writer's edit) or expect {field ->
 --   SHA-1 of the value that the new one was made from, '' for none}, how (what the user called, for the journal),
 --   common limits.
--- Body: set {field -> JSON}, del {field …}, replace (drop all other fields). The journal keeps it, large values as what
--- they have changed (lib/deltas.lua): against the value before this write, also where all other fields are dropped.
+-- Body: set {field -> JSON}, del {field …}, replace (drop all other fields). The journal keeps it, large values as
+-- their difference (lib/deltas.lua) from the value before this write, even if all other fields are dropped.
+
 -- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
 --!keys journal answer state versions lock next handler
 
@@ -35,12 +36,12 @@ local version, kept = versions.write(body.set, body.del, body.replace)
 if kept then call.packed_commands = cmsgpack.pack({ set = kept, del = body.del, replace = body.replace }) end
 local fields = {}
 for field in pairs(body.set) do fields[#fields + 1] = field end
--- The state of a named handler is that of its present run too: while that one goes on, neither key expires, also if an
--- earlier run's handle writes the first value.
+-- The state of a session is also that of its current run: while that one is in progress, neither key expires, even if
+-- a handler of an earlier run writes the first value.
 if status == 'running' or redis.call('PTTL', K.handler) == -1 then
   redis.call('PERSIST', K.state)
   redis.call('PERSIST', K.versions)
-elseif life ~= -1 then                      -- before its start and after its end what a run keeps has to expire
+elseif life ~= -1 then                     -- before its start and after its end, a run's state must expire
   if life <= 0 then life = retention.of_run() end
   redis.call('PEXPIRE', K.state, life)
   redis.call('PEXPIRE', K.versions, life)

@@ -1,4 +1,4 @@
--- Clear what was staged and never committed. Args: run, w, t, seg (as in stage), first, to (entries of this chunk),
+-- Clear what was staged and not committed. Args: run, w, t, seg (as in stage), first, to (entries of this chunk),
 --   last (delete the segment's size too). A member list is deleted at once. Answers: cleared | stale.
 --!keys events queue extra
 

@@ -7,7 +7,7 @@ local due = tonumber(redis.call('ZSCORE', K.timers, A.timer))
 if not due or due > call.now then return { 'early' } end
 local meta = redis.call('HMGET', K.run, 'status', 'unbegun', 'plan')
 if meta[1] == 'restoring' then                            -- its timers exist before it is live
-  redis.call('ZADD', K.timers, whole(call.now + A.redispatch), A.timer)   -- others come first meanwhile
+  redis.call('ZADD', K.timers, whole(call.now + A.redispatch), A.timer)   -- look again later
   return { 'early' }
 end
 redis.call('ZREM', K.timers, A.timer)

@@ -1,4 +1,4 @@
-"""`umbel.protocol`: the shapes that travel between a server and its clients."""
+"""`umbel.protocol`: the data that a server and its clients exchange."""
 
 from umbel.server.http.protocol import (
     CancelHandlerResponse,

@@ -1,4 +1,4 @@
-"""`umbel.llama_index`: programs and agents written for LlamaIndex, without a changed line."""
+"""`umbel.llama_index`: runs programs and agents written for LlamaIndex, unchanged."""
 
 from umbel.tasks.llama_index.install import install, is_installed
 

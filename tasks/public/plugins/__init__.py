@@ -1,4 +1,4 @@
-"""`umbel.plugins`: what executes runs. There is one kind, over Redis; `umbel.local()` starts one of its own."""
+"""`umbel.plugins`: runtimes, which execute runs. One kind exists, over Redis; `umbel.local()` starts a private one."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ __all__ = ["BasicRuntime", "Runtime", "get_current_runtime"]
 
 
 def __getattr__(name: str) -> Any:
-    """`basic_runtime` is the current default runtime: it exists once a Redis is configured."""
+    """`basic_runtime` is the current default runtime; it exists once a Redis is configured."""
     if name == "basic_runtime":
         return current_runtime()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """`umbel.retry_policy`: when a failed step runs again.
 
-The module is also the function `retry_policy`: `from umbel import retry_policy` gives the function until this module is
-imported, which Python then binds to the same name. Calling the module does the same.
+The module can be called like the function `retry_policy`. `from umbel import retry_policy` gives the function until
+this module is imported; then Python binds the name to the module, and calling the module has the same effect.
 """
 
 import sys
@@ -90,7 +90,7 @@ __all__ = [
 
 
 class _CallableModule(ModuleType):
-    """A module that is the function it is named after."""
+    """A module that can be called like the function it is named after."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> RetryPolicy:
         """Make a policy, see `umbel.tasks.retry.policy.retry_policy`."""

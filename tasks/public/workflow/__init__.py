@@ -1,4 +1,4 @@
-"""`umbel.workflow`: the class a user derives from."""
+"""`umbel.workflow`: the base class of workflows."""
 
 from umbel.tasks.client.workflow import Workflow
 

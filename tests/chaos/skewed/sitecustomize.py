@@ -1,4 +1,4 @@
-"""On a process's path, this sets its clock wrong by `SKEW_SECONDS`: Python imports it at its start."""
+"""Shifts the clock of a process by `SKEW_SECONDS` if it is on its import path: Python imports it at startup."""
 
 import os
 import time

@@ -1,1 +1,1 @@
-"""The chaos suite: its workflows, its deployments, what was observed, and the invariants that judge it."""
+"""The chaos suite: its workflows, its deployments, what was observed, and the invariants it is checked against."""

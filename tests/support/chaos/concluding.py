@@ -1,4 +1,4 @@
-"""How a fault test ends: all runs are awaited and judged, what was measured goes into the table."""
+"""How a fault test ends: it waits for all runs, checks the invariants and adds the measurements to the report."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from support.chaos.recoveries import recovery_seconds as seconds_until_again
 from support.chaos.recovery_report import RecoveryReport
 from support.eventually import eventually
 
-#: Of tests in which chance has no part: executed once, not with every seed.
+#: Seed of tests without randomness: they run once, not once per seed.
 ONE_SEED = 1
 
-#: One worker of each kind: scripts are sent one by one by the one, and grouped by the other.
+#: Pool -> concurrency of its worker. A prefork child sends scripts one by one, an asyncio worker sends them grouped.
 POOLS = {"prefork": 2, "asyncio": 30}
 
 
 def start_workers(deployment: ChaosDeployment, *pools: str) -> None:
-    """Start a worker of each pool and wait until all take messages."""
+    """Start a worker of each pool and wait until all of them consume messages."""
     made = [deployment.worker(pool, pool=pool, concurrency=POOLS[pool]) for pool in pools or POOLS]
     for worker in made:
         worker.wait_ready()
@@ -38,18 +38,18 @@ def conclude(
     seconds: float = 50.0,
     is_set_back: bool = False,
 ) -> None:
-    """Await all runs, judge them, note what was measured; fails when an invariant does not hold.
+    """Await all runs, check the invariants and record the measurements; fails when an invariant is violated.
 
     Args:
-        report: The table of the session.
-        fault: Its number and what it is.
+        report: The report of the test session.
+        fault: Number and description of the fault.
         load: The runs.
-        seed: Of this test.
-        recovery_seconds: From the fault to the next progress.
-        deaths: Processes that were killed, and when: how long their steps lay idle is measured.
-        seconds: How long the runs may take.
-        is_set_back: Redis has gone back to an earlier point: what steps did in the moment that never was is in the
-            effect log and in nobody's memory.
+        seed: The seed of this test.
+        recovery_seconds: Times from the fault to the next progress.
+        deaths: Killed processes and the time of each kill; used to measure how long their steps were idle.
+        seconds: The time limit for all runs.
+        is_set_back: Redis has gone back to an earlier point: the effect log has effects that Redis no longer knows,
+            so effects are not checked.
     """
     load.await_all(seconds)
     found = judge_without_effects(load) if is_set_back else load.judge()
@@ -66,7 +66,7 @@ def conclude(
 
 
 def judge_without_effects(load: Load) -> list[Violation]:
-    """Judge by what Redis tells alone."""
+    """Check the invariants that need only Redis, not the effect log."""
     deployment = load.deployment
     eventually(lambda: not see_leftovers(deployment).indexed, "nothing is under way")
     runs = see_runs(deployment, load.seen.values())
@@ -76,13 +76,13 @@ def judge_without_effects(load: Load) -> list[Violation]:
 
 
 def next_progress(deployment: ChaosDeployment, after: float) -> float:
-    """Seconds from an instant (of `time.monotonic`) to the next beginning of a step."""
+    """Return the seconds from an instant (of `time.monotonic`) to the next start of a step."""
     begun = eventually(lambda: [line["at"] for line in deployment.effects() if line["at"] > after], "a step begins")
     return float(min(begun)) - after
 
 
 def nothing_is_lost_or_repeated(deployment: ChaosDeployment) -> None:
-    """No process was declared dead, and no step was begun by two."""
+    """Check that no process was declared dead and no step was started by two processes."""
     assert deployment.counter("losses") == 0
     begun: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for line in deployment.effects():

@@ -1,4 +1,4 @@
-"""A deployment that is meant to suffer: workers of the chaos workflows, armed with failpoints if a test wants so."""
+"""A deployment for fault injection: workers of the chaos workflows, with failpoints where a test needs them."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from typing import Any
 from support.eventually import eventually
 from support.processes.driving import Deployment, WorkerUnderTest, descendants
 
-#: What a worker of the chaos suite serves.
+#: The workflows that a worker of the chaos suite serves.
 TARGETS = ("support.chaos.flows", "support.chaos.wider_flows", "support.chaos.special_flows")
 
 
 class ChaosDeployment(Deployment):
     """Workers and a client on the Redis of one test."""
 
-    #: Decides what the failpoints of its workers do.
+    #: Seeds the failpoints of its workers.
     seed = 1
 
     @property
     def failpoint_log(self) -> Path:
-        """What failpoints were hit and what they did, one line each."""
+        """The log of all failpoints that were hit and of their actions, one line each."""
         return self.folder / "failpoints"
 
     def worker(
         self, name: str, *targets: str, pool: str = "prefork", failpoints: str | None = None, **more: Any
     ) -> WorkerUnderTest:
-        """Start a worker of the chaos workflows; with failpoints as `orchestration/connection/failpoints.py` says.
+        """Start a worker of the chaos workflows; `orchestration/connection/failpoints.py` explains `failpoints`.
 
-        Without any, it only notes what it passes.
+        Without any, it only logs the failpoints that it passes.
         """
         environment = {"UMBEL_FAILPOINTS": self.armed(failpoints or "", name)} | more.pop("more", {})
         return super().worker(name, *(targets or TARGETS), pool=pool, more=environment, **more)
 
     def armed(self, failpoints: str, name: str) -> str:
-        """A specification with the seed of this process and the common log."""
+        """Return a specification with the seed of this process and the shared log."""
         return f"{failpoints};seed={self.seed}.{name};log={self.failpoint_log}"
 
     def workers_at(self, *names: str, **options: Any) -> list[WorkerUnderTest]:
@@ -48,11 +48,11 @@ class ChaosDeployment(Deployment):
         return [worker.wait_ready() for worker in made]
 
     def failpoints_hit(self) -> set[str]:
-        """Names of all places that any process has passed."""
+        """Return the names of all failpoints that any process has passed."""
         return {line.split()[0] for line in self._failpoint_lines()}
 
     def failpoints_fired(self) -> list[tuple[str, str]]:
-        """Place and action of all that was done."""
+        """Return failpoint and action of every action that was taken."""
         entries = [line.split() for line in self._failpoint_lines()]
         return [(name, action) for name, action, *_ in entries if action != "hit"]
 
@@ -62,33 +62,33 @@ class ChaosDeployment(Deployment):
         return []
 
     def worker_of(self, pid: int) -> WorkerUnderTest:
-        """The living worker that a process belongs to."""
+        """Return the live worker that a process belongs to."""
         return next(worker for worker in self.workers if pid in descendants(worker.pid) | {worker.pid})
 
     def dismiss(self, worker: WorkerUnderTest) -> None:
-        """Forget a worker that has ended: it is nobody whose end must be explained."""
+        """Forget a worker that has ended, so that its end needs no explanation."""
         worker.process.wait()
         self.workers.remove(worker)
         self._supervisor.forget(worker.pid)
 
     def killed_by_failpoints(self) -> dict[int, float]:
-        """Processes that a failpoint has killed, and when, on the clock of the effects."""
+        """Return the processes that a failpoint has killed, with the time of each kill on the clock of the effects."""
         behind = time.time() - time.monotonic()
         entries = [line.split() for line in self._failpoint_lines()]
         return {int(pid): float(at) - behind for _, action, pid, at in entries if action == "kill"}
 
 
-#: Makes deployments; what the fixture `deploy_chaos` hands out.
+#: Makes deployments; the value of the fixture `deploy_chaos`.
 DeployChaos = Callable[..., ChaosDeployment]
 
 
 def stop_group(worker: WorkerUnderTest) -> None:
-    """SIGSTOP to all of a worker: a virtual machine that is paused."""
+    """Send SIGSTOP to all processes of a worker, like a virtual machine that is paused."""
     os.killpg(worker.pid, signal.SIGSTOP)
 
 
 def continue_group(worker: WorkerUnderTest) -> None:
-    """SIGCONT to all of it."""
+    """Send SIGCONT to all processes of a worker."""
     os.killpg(worker.pid, signal.SIGCONT)
 
 

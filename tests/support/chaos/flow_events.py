@@ -1,4 +1,4 @@
-"""Events of the chaos workflows, and what each workflow says about itself."""
+"""Events of the chaos workflows, and the base class with which each workflow declares its expected outcome."""
 
 from __future__ import annotations
 
@@ -75,30 +75,30 @@ class Noted(Event):
 
 
 class Broken(Exception):
-    """What a chaos step raises on purpose."""
+    """The exception that chaos steps raise on purpose."""
 
 
 class Chaotic(Workflow):
-    """Says what a run of it must come to."""
+    """Base class: declares the result and the commits that a run of this workflow must have."""
 
     KIND: ClassVar[str] = ""
-    #: Of its runs.
+    #: Constructor options for its runs.
     OPTIONS: ClassVar[dict[str, Any]] = {}
 
     @staticmethod
     def session(n: int) -> str | None:
-        """The session that a run of this size is started in."""
+        """Return the session in which a run of this size is started."""
         return None
 
     @staticmethod
     def expected(n: int) -> Any:
-        """The run's result."""
+        """Return the run's result."""
         raise NotImplementedError
 
     @staticmethod
     def commits(n: int) -> Counter[str] | None:
-        """How many outcomes of each step must be recorded that are neither a retry nor a wait.
+        """Return how many outcomes of each step must be recorded, not counting retries and waits.
 
-        None when the end may overtake steps: what they did is then not wanted any more.
+        None when the run may end before its steps do, so that their outcomes may be missing.
         """
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Workflows of every kind, of which a mixed load is made. Each step records that it began.
+"""The workflows of a mixed load. Each step records that it has begun.
 
-`expected` of a workflow gives the result that its arguments must have, and `commits` how often each step must have been
-committed: the checker compares both with what Redis and the effect log say.
+A workflow's `expected` gives the result for its arguments, and `commits` gives how often each step must be
+committed: the checker compares both with Redis and the effect log.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
 class Links(Chaotic):
-    """A chain whose steps are async and plain in turn, each with a booking at the bank."""
+    """A chain that alternates async and plain steps, each of which books at the bank."""
 
     KIND = "chain"
 
@@ -182,7 +182,7 @@ class Pairs(Chaotic):
 
 
 class Gathers(Chaotic):
-    """Events that are sent before the step's end, and gathered by hand."""
+    """Events that are sent before their step ends, and collected with `collect_events`."""
 
     KIND = "collect"
 
@@ -217,7 +217,7 @@ class Gathers(Chaotic):
 
 
 class Falters(Chaotic):
-    """Fails twice, with a pause before each new try, then goes on."""
+    """Fails twice, with a delay before each retry, then succeeds."""
 
     KIND = "retry"
 
@@ -245,7 +245,7 @@ class Falters(Chaotic):
 
 
 class Caught(Chaotic):
-    """Every third branch fails finally and is replaced by a handler."""
+    """Every third branch fails permanently, and its error handler supplies a replacement."""
 
     KIND = "rescue"
 
@@ -282,7 +282,7 @@ class Caught(Chaotic):
 
 
 class Asks(Chaotic):
-    """Branches that each wait for the answer that is meant for them; the driver sends it."""
+    """Branches that each wait for their own answer, which the driver sends."""
 
     KIND = "wait"
 
@@ -317,7 +317,7 @@ class Asks(Chaotic):
 
 
 class Counts(Chaotic):
-    """Many steps edit one counter at once, and keep a list by work item that no repetition makes longer."""
+    """Many steps edit one counter concurrently, and record their items in a dict that repeated attempts do not grow."""
 
     KIND = "state"
 
@@ -360,7 +360,7 @@ class Counts(Chaotic):
         return Counter(begin=1, count=n // 2, count_plainly=(n + 1) // 2, gather=1)
 
 
-#: What a mixed load is made of.
+#: The kinds of a mixed load.
 KINDS: tuple[type[Chaotic], ...] = (
     Links,
     Spread,

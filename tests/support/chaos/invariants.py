@@ -1,20 +1,20 @@
-"""What must hold after any faults, once everything has come to rest: I1 to I11.
+"""The invariants that must hold after any fault once the deployment is idle: I1 to I11.
 
 | | |
 | --- | --- |
-| I1 | every accepted run reaches exactly one end, and the end it should |
-| I2 | each work item has exactly one recorded outcome; the journal lacks none and has none twice |
+| I1 | every accepted run ends exactly once, with the expected result |
+| I2 | each work item has exactly one recorded outcome; the journal misses none and repeats none |
 | I3 | each join fires once, with exactly its members |
 | I4 | an outcome is recorded only under the newest token; tokens of one item grow |
 | I5 | user code runs at most once per claim and at least once per outcome; the bank books once per key |
 | I6 | nothing comes after the end: the stream ends with it, the journal has one |
-| I7 | at rest no lease, dispatch, timer or lock is left, and every key of an ended run has a lifetime |
-| I8 | a run's log has no gap and no number twice; what was read is what is in it |
-| I9 | from a fault to the next progress it takes no longer than that fault may |
-| I10 | no process has ended, and none has stopped taking messages, but those that were killed |
-| I11 | each run is what its journal leads to, done again from its beginning |
+| I7 | when idle, no lease, dispatch, timer or lock is left, and every key of an ended run has a TTL |
+| I8 | a run's log has no gap and no duplicate number; readers have read exactly what it contains |
+| I9 | the time from a fault to the next progress is within the bound of that fault |
+| I10 | no process has ended and none has stopped consuming, except those that were killed |
+| I11 | replaying a run's journal from the beginning gives the run as it is |
 
-Each check is a function of what was seen and nothing else, so a test can feed it something broken.
+Each check is a pure function of the observations, so a test can pass it broken ones.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import Any
 
 from support.chaos.observed import Leftovers, RunSeen
 
-#: Steps that gather: how often each must be committed is known, and their effect lists the members.
+#: Outcomes that complete a work item; retries, waits and losses do not.
 FINAL = ("done", "failed", "rescued")
 
 
 @dataclass(frozen=True)
 class Violation:
-    """Something that does not hold."""
+    """One violated invariant."""
 
     invariant: str
     about: str
@@ -156,8 +156,8 @@ def nothing_after_the_end(run: RunSeen) -> Iterator[Violation]:
         yield Violation("I6", about, "its stream has no end")
     elif run.last != run.published[-1]:
         yield Violation("I6", about, f"its stream goes on after its end: number {run.last} of {run.published[-1]}")
-    # Notes are not part of what happened: keys of an ended run get their lifetime, and a child run whose start was
-    # under way has begun, which the parent's shard must know to end it.
+    # Some entries may follow the end: the keys of an ended run get their TTL, and the parent's shard notes that a
+    # child run, whose start was in progress, has begun: it must know that in order to cancel the child.
     last = next((kind for _, kind, _ in reversed(run.journal) if kind not in ("retire", "child_started")), None)
     if last not in ("commit", "end", "flush", "send", "wake"):
         yield Violation("I6", about, f"expected its journal to end with what ended it, found {last!r}")
@@ -182,7 +182,7 @@ def rebuilt(run: RunSeen) -> Iterator[Violation]:
 
 
 def lifetimes(run: RunSeen) -> Iterator[Violation]:
-    """I7, of a run."""
+    """I7, for a run."""
     if run.status in (None, "running"):
         return
     for key, life in run.lifetimes.items():
@@ -191,7 +191,7 @@ def lifetimes(run: RunSeen) -> Iterator[Violation]:
 
 
 def at_rest(left: Leftovers) -> Iterator[Violation]:
-    """I7, of a deployment."""
+    """I7, for a deployment."""
     for key, members in left.indexed.items():
         yield Violation("I7", key, f"expected nothing at rest, found {members[:5]}")
     for key, members in left.held.items():
@@ -218,7 +218,7 @@ def in_time(fault: str, recovery_seconds: Sequence[float], bound_seconds: float)
             yield Violation("I9", fault, text)
 
 
-#: What each run is judged by, but I5, which knows how many executions a fault may cause.
+#: The checks of a single run, except I5, which needs to know how many executions a fault may cause.
 OF_A_RUN: tuple[Callable[[RunSeen], Iterator[Violation]], ...] = (
     one_end,
     one_outcome,
@@ -232,12 +232,12 @@ OF_A_RUN: tuple[Callable[[RunSeen], Iterator[Violation]], ...] = (
 
 
 def violations(runs: Sequence[RunSeen], left: Leftovers | None = None, *, most: int | None = None) -> list[Violation]:
-    """All that does not hold.
+    """Return all violations.
 
     Args:
         runs: The runs.
-        left: What is left at rest; None when the deployment is not at rest.
-        most: How often a step may have been executed at most; None when nobody knows.
+        left: What is left when idle; None when the deployment is not idle.
+        most: The maximum number of executions per work item; None when it is unknown.
     """
     found = [wrong for run in runs for check in OF_A_RUN for wrong in check(run)]
     found += [wrong for run in runs for wrong in code_per_claim(run, most)]

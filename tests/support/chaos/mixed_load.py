@@ -1,4 +1,4 @@
-"""Runs of all kinds at once: started, answered when they ask, read along, and judged when they have ended."""
+"""Concurrent runs of all kinds: started, answered, read along, and checked once they have ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.chaos.invariants import Violation, violations
 from support.chaos.observed import RunSeen, see_leftovers, see_runs
 from umbel import WorkflowHandler
 
-#: How large a run of a kind is at most: steps of a chain, branches of a fan-out.
+#: The maximum size of a run by kind: steps of a chain, branches of a fan-out.
 MOST = {"chain": 8, "nested": 4, "wait": 3, "retry": 1, "join": 5, "stream": 20, "children": 4}
 
 
@@ -24,9 +24,9 @@ class Load:
 
     def __init__(self, deployment: ChaosDeployment, seed: int, excused: type[Exception] | None = None) -> None:
         """Args:
-        deployment: Where.
-        seed: Decides their sizes.
-        excused: How a run may end too; what its steps came to is not known then.
+        deployment: Where the runs are started.
+        seed: Seeds the sizes of the runs.
+        excused: An exception with which a run may also end; its commits are then not checked.
         """
         self.deployment = deployment
         self.random = random.Random(f"load {seed}")
@@ -36,11 +36,11 @@ class Load:
         self._unanswered: dict[str, list[int]] = {}
 
     def start(self, count: int, kinds: Sequence[type[Chaotic]] = KINDS, *, seconds: float = 0.02) -> list[str]:
-        """Start runs of these kinds in turn, of sizes by chance; the steps of each last up to `seconds`."""
+        """Start runs of these kinds in turn, with random sizes; the steps of each last up to `seconds`."""
         return [self.start_some(kinds[number % len(kinds)], seconds=seconds) for number in range(count)]
 
     def start_some(self, kind: type[Chaotic], *, seconds: float) -> str:
-        """Start one run, of a size by chance; its steps last up to `seconds`."""
+        """Start one run of a random size; its steps last up to `seconds`."""
         return self.start_one(kind, self.random.randint(1, MOST.get(kind.KIND, 12)), self.random.uniform(0, seconds))
 
     def start_one(self, kind: type[Chaotic], n: int, seconds: float = 0.0, *, timeout: float | None = None) -> str:
@@ -56,7 +56,7 @@ class Load:
         return run_id
 
     def answer(self, *, chance: float = 1.0) -> None:
-        """Answer what is or will be asked, or some of it; an answer may be there before the question."""
+        """Answer all current and future questions, or a random part; an answer may precede its question."""
         for run_id, numbers in list(self._unanswered.items()):
             for number in list(numbers):
                 if self.random.random() < chance:
@@ -66,20 +66,20 @@ class Load:
                 del self._unanswered[run_id]
 
     def handler(self, run_id: str) -> WorkflowHandler:
-        """The handler of a run."""
+        """Return the handler of a run."""
         return self._handlers[run_id]
 
     def forget(self, run_id: str) -> None:
-        """Expect nothing of a run any more."""
+        """Exclude a run from all checks."""
         for known in (self.seen, self._handlers, self._unanswered):
             known.pop(run_id, None)
 
     def ended(self, of: Collection[str]) -> list[str]:
-        """Those of these runs that are not going on any more."""
+        """Return those of these runs that have ended."""
         return [run_id for run_id in of if self._handlers[run_id].is_done()]
 
     def await_all(self, seconds: float = 50.0) -> None:
-        """Wait until all runs have ended; what has not by then is a violation of I1."""
+        """Wait until all runs have ended; one that has not ended by then violates I1."""
         self.answer()
         deadline = time.monotonic() + seconds
         for run_id, handler in self._handlers.items():
@@ -96,25 +96,25 @@ class Load:
             return error
 
     def judge(self, *, at_rest: bool = True, most: int | None = None, seconds: float = 40.0) -> list[Violation]:
-        """Wait until nothing goes on, and say what does not hold.
+        """Wait until the deployment is idle, and return the violations.
 
         Args:
-            at_rest: Whether the deployment has come to rest, so that nothing may be left.
-            most: How often a step may have been executed.
-            seconds: How long that may take.
+            at_rest: Whether to wait until the deployment is idle and to check that nothing is left.
+            most: The maximum number of executions per work item.
+            seconds: How long to wait.
         """
         if at_rest:
-            with suppress(AssertionError):  # what is left is found and named below
+            with suppress(AssertionError):  # anything left is found and named below
                 await_idle(self.deployment, seconds)
         runs = see_runs(self.deployment, self.seen.values())
         return violations(runs, see_leftovers(self.deployment) if at_rest else None, most=most)
 
     def executions(self) -> int:
-        """How often steps were executed, by the effect log."""
+        """Return how many step executions the effect log has."""
         tokens = {(line["run"], line["work"], line["token"]) for line in self.deployment.effects()}
         return len({token for token in tokens if token[0] in self.seen})
 
     def absorbed(self) -> int:
-        """Dispatches, commits and sends that came twice or late and changed nothing."""
+        """Return how many dispatches, commits and sends were duplicate or late and had no effect."""
         names = ("stale_doorbells", "duplicate_doorbells", "stale_commits", "absorbed_sends")
         return sum(self.deployment.counter(name) for name in names)

@@ -1,4 +1,4 @@
-"""What is known of a deployment after a chaos run, from Redis and from beside it; `invariants` judges it."""
+"""What is known of a deployment after a chaos run, from Redis and the effect log; `invariants` checks it."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class RunSeen:
     """One run.
 
     Attributes:
-        run_id: Its id.
-        kind: What it is a run of.
-        status: As Redis has it; None when Redis has no such run.
-        result: What its handler gave; an exception that it raised is one.
-        expected: What it must give.
-        commits: How many final outcomes each step must have; None if it is not known.
-        counted: How many commits the run's own counter has.
+        run_id: The run's id.
+        kind: The kind of workflow.
+        status: The status in Redis; None when Redis does not know the run.
+        result: The result of its handler, or the exception that the handler raised.
+        expected: The expected result.
+        commits: The expected number of final outcomes per step; None if unknown.
+        counted: The value of the run's own commit counter.
         journal: (instant, kind, data), oldest first.
         numbers: Numbers of all entries of its stream and its trace.
         published: Numbers of the events of its stream.
-        read: Numbers of the events that somebody who reads along was given; None when nobody did.
-        last: Number of the event that ended it, as far as the stream has one.
-        seq: How many numbers were given out.
-        effects: What its steps noted outside of Redis.
+        read: Numbers of the events that a reader received while the run was in progress; None without a reader.
+        last: Number of the event that ended it; None when its stream has none.
+        seq: How many numbers have been assigned.
+        effects: The effects that its steps recorded outside Redis.
         booked: Keys under which the bank has booked for it.
-        unlike_journal: Where it is not what its journal leads to, done again from its beginning.
-        lifetimes: Its keys and their remaining life in ms; -1 is without an expiry.
+        unlike_journal: Differences between the run and the replay of its journal.
+        lifetimes: Its keys and their TTL in ms; -1 means no expiry.
     """
 
     run_id: str
@@ -65,22 +65,22 @@ class RunSeen:
 
     @property
     def executions(self) -> list[Execution]:
-        """All executions in its journal since it was last put back: before, outcomes of the same work may stand."""
+        """All executions in its journal since its last rewind; before it, the same work may have outcomes already."""
         put_back = max((place for place, (_, kind, _) in enumerate(self.journal) if kind == "rewind"), default=-1)
         return executions(self.journal[put_back + 1 :])
 
 
 @dataclass
 class Leftovers:
-    """What a deployment at rest must not have.
+    """What an idle deployment must not have.
 
     Attributes:
-        indexed: Index of a shard and its members.
-        held: LeaseHolder and what its set still lists.
-        for_good: Keys without a lifetime that are neither an index nor a plan.
-        expiring: Keys of runs that go on, which have a lifetime.
+        indexed: Index of a shard -> its members.
+        held: Owner key -> the members its set still lists.
+        for_good: Keys without a TTL that are neither an index nor a plan.
+        expiring: Keys of running runs that have a TTL.
         missing_workers: Names of workers that ended without having been killed.
-        idle_workers: Names of workers that take no messages any more.
+        idle_workers: Names of workers that have stopped consuming messages.
     """
 
     indexed: dict[str, list[str]] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Leftovers:
     idle_workers: list[str] = field(default_factory=list)
 
 
-#: Indexes that are empty when nothing goes on.
+#: Indexes that are empty when the deployment is idle.
 BUSY_INDEXES = (
     "unclaimed",
     "unclaimed_counts",
@@ -105,7 +105,7 @@ BUSY_INDEXES = (
     "lines",
     "runs:running",
 )
-#: What lives as long as the deployment, by the beginning of its name behind the shard's tag.
+#: Prefixes, behind the shard tag, of the keys that live as long as the deployment.
 LASTING = (
     "deployment",
     "runs:",
@@ -126,7 +126,7 @@ LASTING = (
 
 
 def see_runs(deployment: ChaosDeployment, wanted: Iterable[RunSeen]) -> list[RunSeen]:
-    """Fill in what Redis and the effect log say of these runs."""
+    """Add what Redis and the effect log know of these runs."""
     store = deployment.store
     noted: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in deployment.effects():
@@ -161,7 +161,7 @@ def see_runs(deployment: ChaosDeployment, wanted: Iterable[RunSeen]) -> list[Run
 
 
 async def _unlike_journals(store: Store, run_ids: list[str]) -> list[list[str]]:
-    """Where runs differ from what their journals lead to; some at a time, which is quicker."""
+    """Return where runs differ from the replay of their journals; a few run concurrently, which is faster."""
     some = asyncio.Semaphore(8)
 
     async def differences(run_id: str) -> list[str]:
@@ -175,7 +175,7 @@ async def _unlike_journals(store: Store, run_ids: list[str]) -> list[list[str]]:
 
 
 def _end_in(stream: list[tuple[bytes, dict[bytes, bytes]]]) -> int | None:
-    """The number of the first event here that ends a run; chaos runs publish none but as their end."""
+    """Return the number of the first event here that ends a run; chaos runs publish such an event only at their end."""
     for entry_id, fields in stream:
         if Envelope.from_bytes(msgpack.unpackb(fields[b"d"], raw=True)[0]).is_a(STOP):
             return int(entry_id.split(b"-")[0])
@@ -183,9 +183,9 @@ def _end_in(stream: list[tuple[bytes, dict[bytes, bytes]]]) -> int | None:
 
 
 def expiring_keys(store: BlockingStore, keys: Iterable[str]) -> list[str]:
-    """Those of these keys that belong to a run which goes on, and have a lifetime: none may.
+    """Return those of these keys that belong to a running run and have a TTL: there must be none.
 
-    Locks of a state and answers that are remembered for a minute have one by their nature.
+    State locks, and replies that are remembered for a minute, are not counted: they have a TTL by design.
     """
     going_on = _running(store)
     states = {state_id_of(run_id) for run_id in going_on}
@@ -200,7 +200,7 @@ def expiring_keys(store: BlockingStore, keys: Iterable[str]) -> list[str]:
     for key, _ in owned:
         pipe.pttl(key)
     found = [(key, owner) for (key, owner), life in zip(owned, pipe.execute(), strict=True) if life >= 0]
-    still = _running(store) & going_on  # one that has ended meanwhile has lifetimes with reason
+    still = _running(store) & going_on  # a run that has ended meanwhile rightly has TTLs
     of_states = {state_id_of(run_id) for run_id in still}
     return [key for key, owner in found if owner in still or owner in of_states]
 
@@ -211,7 +211,7 @@ def _running(store: BlockingStore) -> set[str]:
 
 
 def see_leftovers(deployment: ChaosDeployment) -> Leftovers:
-    """Look for what should not be there any more."""
+    """Look for everything that an idle deployment must not have."""
     store, found = deployment.store, Leftovers()
     client, prefix = store.client, store.settings.key_prefix
     for shard in range(store.settings.shards):

@@ -1,4 +1,4 @@
-"""Readers of running runs who break off and come back with the last number they were given, again and again."""
+"""Readers of running runs that repeatedly disconnect and resume from the last number they received."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from umbel.tasks.client.runtime import Runtime
 
 
 class ReadingAlong:
-    """One reader of one run, in a thread of its own."""
+    """One reader of one run, in its own thread."""
 
     def __init__(self, runtime: Runtime, run_id: str, seed: int) -> None:
         self.run_id = run_id
-        #: The numbers of all events it was given, in the order in which it was.
+        #: The numbers of all events it received, in the order received.
         self.numbers: list[int] = []
         self._runtime, self._random = runtime, random.Random(f"reader {seed} {run_id}")
         self._stop = threading.Event()
@@ -37,11 +37,11 @@ class ReadingAlong:
                     return
             except TimeoutError:
                 continue
-            except UmbelError:  # Redis is away
+            except UmbelError:  # Redis is unreachable
                 time.sleep(0.1)
 
     def finish(self, seconds: float = 20.0) -> list[int]:
-        """Wait until it has read to the end; what it was given."""
+        """Wait until it has read to the end, and return the numbers it received."""
         self._thread.join(seconds)
         self._stop.set()
         return self.numbers

@@ -1,4 +1,4 @@
-"""How long steps lay idle after their process had died: from the death to the next beginning of their code."""
+"""How long steps are idle after their process has died: from the death until their code begins again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from support.chaos.observed import RunSeen
 
 
 def recovery_seconds(runs: Iterable[RunSeen], deaths: Mapping[int, float]) -> list[float]:
-    """For each execution that a death broke off, the time until the step began again.
+    """For each execution that a death interrupted, return the time until the step began again.
 
     Args:
-        runs: Their effects are looked at.
+        runs: The runs whose effects are examined.
         deaths: Process -> instant of its death, on the clock of the effects (`time.monotonic`).
     """
     found = []

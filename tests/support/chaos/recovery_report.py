@@ -1,4 +1,4 @@
-"""What the chaos suite measured, as the table at its end."""
+"""The measurements of the chaos suite, printed as a table at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass
 class Line:
-    """What is known of one fault over all tests and seeds."""
+    """The measurements of one fault over all tests and seeds."""
 
     seeds: set[int] = field(default_factory=set)
     runs: int = 0
@@ -26,7 +26,7 @@ class RecoveryReport:
     """One line per fault.
 
     Attributes:
-        passed: Failpoints that some process has come by.
+        passed: Failpoints that at least one process has passed.
     """
 
     def __init__(self) -> None:
@@ -45,16 +45,16 @@ class RecoveryReport:
         recovery_seconds: list[float] | tuple[float, ...] = (),
         violations: int = 0,
     ) -> None:
-        """Note what came of injecting a fault.
+        """Record the outcome of injecting a fault.
 
         Args:
-            fault: Its number and what it is, as in `F1 pool child killed`.
-            seed: With which seed.
-            runs: How many runs lived through it.
-            executions: How often steps were executed in them.
-            absorbed: Dispatches, commits and sends that came twice or late and changed nothing.
-            recovery_seconds: From the fault to the next progress, for each time it was injected.
-            violations: Invariants that did not hold.
+            fault: Number and description, as in `F1 pool child killed`.
+            seed: The seed of the test.
+            runs: How many runs were in progress.
+            executions: How often their steps were executed.
+            absorbed: Dispatches, commits and sends that were duplicate or late and had no effect.
+            recovery_seconds: From the fault to the next progress, for each injection.
+            violations: The number of violated invariants.
         """
         self._added.append(
             {
@@ -76,17 +76,17 @@ class RecoveryReport:
         line.violations += violations
 
     def exported(self) -> dict[str, Any]:
-        """All of it, for the report of another process."""
+        """Return everything, for the report of another process."""
         return {"added": self._added, "passed": sorted(self.passed)}
 
     def take(self, exported: dict[str, Any]) -> None:
-        """Add what another process tells."""
+        """Add the export of another process."""
         for added in exported.get("added", []):
             self.add(**added)
         self.passed |= set(exported.get("passed", []))
 
     def lines(self) -> list[str]:
-        """The table, aligned."""
+        """Return the rows of the table, aligned."""
         rows = [HEAD]
         for fault, line in sorted(self._faults.items(), key=lambda item: _number(item[0])):
             times = [f"{at(line.recovery_seconds, share):.2f}" for share in (0.5, 0.99, 1.0)]
@@ -104,6 +104,6 @@ def _number(fault: str) -> tuple[int, str]:
 
 
 def at(values: list[float], share: float) -> float:
-    """The value below which this share of all lies; 0 of none."""
+    """Return the quantile of these values; 0 if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -1,4 +1,4 @@
-"""Workflows of the chaos suite for one fault each: slow, limited, hanging, waiting or crowded steps."""
+"""Chaos workflows that serve one fault each: slow, limited, hanging, waiting or crowded steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
 class Held(Chaotic):
-    """A plain step of a chosen length, for faults that must meet a step in its middle."""
+    """A plain step of a chosen duration, for faults that must hit a step while it executes."""
 
     KIND = "held"
 
@@ -52,7 +52,7 @@ class Held(Chaotic):
 
 
 class Limited(Chaotic):
-    """A plain step that may not take long, and is tried again when it does."""
+    """A plain step with a time limit, retried when it exceeds it."""
 
     KIND = "limited"
 
@@ -72,7 +72,7 @@ class Limited(Chaotic):
 
 
 class Hangs(Chaotic):
-    """A plain step that no time limit can interrupt, in its first attempt only: somebody else has to notice."""
+    """A plain step whose first attempt no time limit can interrupt: another process has to notice."""
 
     KIND = "hanging"
 
@@ -96,7 +96,7 @@ class Hangs(Chaotic):
 
 
 class Few(Chaotic):
-    """Few of its runs may go on at once."""
+    """Only two of its runs may execute at the same time."""
 
     KIND = "few"
     OPTIONS: ClassVar[dict[str, Any]] = {"num_concurrent_runs": 2}
@@ -121,7 +121,7 @@ class Few(Chaotic):
 
 
 class Patient(Chaotic):
-    """Fails twice and waits a second before each new try: long enough for a fault in between."""
+    """Fails twice and waits a second before each retry: long enough for a fault in between."""
 
     KIND = "back-off"
 
@@ -142,7 +142,7 @@ class Patient(Chaotic):
 
 
 class Crowd(Chaotic):
-    """A wide fan-out of steps that do next to nothing: their commits race for the fan-in."""
+    """A wide fan-out of steps that do almost nothing: their commits race for the fan-in."""
 
     KIND = "crowd"
 

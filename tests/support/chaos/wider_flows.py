@@ -1,4 +1,4 @@
-"""Workflows of the mixed load that are more than their steps: streams, child runs, races, sessions, limits of joins."""
+"""Workflows of the mixed load with more than steps: streams, child runs, races, sessions, join deadlines."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class Member(Chaotic):
 
 
 class Family(Chaotic):
-    """A step that computes something once and runs children, two at a time; and another one that ends after it."""
+    """A step that computes a value once and runs children, two at a time; a second step ends the run."""
 
     KIND = "children"
 
     @step
     async def begin(self, ctx: Context, ev: Started) -> Task:
-        # Executed again behind the wait for its children, in the same attempt: it notes only that it began at all.
+        # Runs again after the wait for its children, in the same attempt. So it records only once that it has begun.
         factor = await ctx.once("factor", lambda: began(ctx, "begin") or 2)
         children = [ChildRun(Member(timeout=None), Started(n=n, seconds=ev.seconds)) for n in range(ev.n)]
         return Task(n=factor * sum(await ctx.run_all(children, limit=2)))
@@ -105,7 +105,7 @@ class Family(Chaotic):
 
 
 class Races(Chaotic):
-    """Branches of which the first two that arrive are enough: the others are cancelled, and one that waits for ever."""
+    """Branches of which the first two to finish win: the others are cancelled, including one that waits forever."""
 
     KIND = "race"
 
@@ -141,7 +141,7 @@ class Races(Chaotic):
 
 
 class Talks(Chaotic):
-    """A question in a session, and its answer from the session's state: not that of another question."""
+    """A question in a session, answered from the session's state; the answer must belong to this question."""
 
     KIND = "session"
 
@@ -173,7 +173,7 @@ class Talks(Chaotic):
 
 
 class Expires(Chaotic):
-    """A set of which one event never comes: what has arrived is dropped, and a step is asked what then."""
+    """A join that one event never reaches: it expires, its event is dropped, and a step handles the expiry."""
 
     KIND = "expiry"
 

@@ -1,1 +1,1 @@
-"""The console: workflows to look at, a server, and what drives a browser."""
+"""The console: workflows to display, a server, and browser drivers."""

@@ -1,4 +1,4 @@
-"""What tests of the console share."""
+"""Helpers shared by the console tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 from support.eventually import eventually
 from umbel.server import WorkflowServer
 
-#: What makes a Chromium run anywhere and ask nobody anything.
+#: Arguments that let Chromium run anywhere and without network requests of its own.
 CHROMIUM_ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -32,21 +32,21 @@ class Site:
     server: WorkflowServer
 
     def start(self, workflow: str, **fields: Any) -> str:
-        """Start a run and give its id."""
+        """Start a run and return its id."""
         answer = httpx.post(f"{self.url}workflows/{workflow}/run-nowait", json={"start_event": fields}, timeout=20)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["run_id"])
 
     def get(self, path: str, **query: Any) -> httpx.Response:
-        """Ask for something."""
+        """Send a GET request."""
         return httpx.get(self.url + path, params=query, timeout=20)
 
     def post(self, path: str, body: Any = None) -> httpx.Response:
-        """Do something."""
+        """Send a POST request."""
         return httpx.post(self.url + path, json=body or {}, timeout=20)
 
     def await_status(self, run_id: str, status: str) -> dict[str, Any]:
-        """The run as soon as it stands like this."""
+        """Wait until the run has this status, and return it."""
 
         def reached() -> dict[str, Any] | None:
             found: dict[str, Any] = self.get(f"console/runs/{run_id}").json()
@@ -56,5 +56,5 @@ class Site:
         return shown
 
 
-#: Puts a run into Redis as the scripts leave it, and gives its id.
+#: Type of a function that writes a run into Redis as the scripts leave it, and returns its id.
 Keep = Callable[..., str]

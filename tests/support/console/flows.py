@@ -1,4 +1,4 @@
-"""Workflows to look at: they ask, fan out, fail, keep state."""
+"""Workflows to display: they ask, fan out, fail and keep state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from umbel.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 logger = logging.getLogger("bank")
 logger.setLevel(logging.INFO)
 
-#: Gates that are closed: steps wait before them.
+#: Closed gates: steps wait at them.
 CLOSED: set[str] = set()
 
 
@@ -29,13 +29,13 @@ async def opened(gate: str) -> None:
 
 
 class Limits(BaseModel):
-    """How much may be spent."""
+    """A spending limit."""
 
     euros: int = 500
 
 
 async def limits() -> Limits:
-    """The limits of this quarter."""
+    """Return the limits of this quarter."""
     return Limits()
 
 
@@ -45,7 +45,7 @@ class Traveller(BaseModel):
 
 
 class Trip(StartEvent):
-    """A journey to be booked."""
+    """A trip to be booked."""
 
     city: str = Field(description="Where to", min_length=2)
     nights: int = Field(default=2, ge=1, le=30)
@@ -58,7 +58,7 @@ class Trip(StartEvent):
     @field_validator("city")
     @classmethod
     def is_found_on_maps(cls, city: str) -> str:
-        """What no schema says."""
+        """Raise an error that no JSON schema expresses."""
         if city == "Atlantis":
             raise ValueError("it has sunk")
         return city
@@ -92,7 +92,7 @@ class Booking(Workflow):
 
     @step
     async def search(self, ctx: Context, ev: Trip) -> list[Offer]:
-        """One offer for each hotel."""
+        """Return one offer for each hotel."""
         await ctx.store.set("city", ev.city)
         await ctx.store.set("asked", {"nights": ev.nights, "traveller": ev.traveller.name})
         ctx.write_event_to_stream(Event(text=f"looking for hotels in {ev.city}"))
@@ -100,19 +100,19 @@ class Booking(Workflow):
 
     @step(num_workers=2)
     async def check(self, ctx: Context, ev: Offer) -> Checked:
-        """Whether it has a room."""
+        """Check whether the hotel has a room."""
         await opened(f"check {ev.hotel}")
         ctx.write_event_to_stream(Event(text=f"{ev.hotel} has a room"))
         return Checked(hotel=ev.hotel, euros=ev.euros)
 
     @step
     async def choose(self, evs: list[Checked]) -> Chosen:
-        """The cheapest."""
+        """Choose the cheapest."""
         return Chosen(hotel=min(evs, key=lambda ev: ev.euros).hotel)
 
     @step
     async def ask(self, ctx: Context, ev: Chosen, limit: Annotated[Limits, Resource(limits)]) -> StopEvent:
-        """Somebody has to agree."""
+        """Wait for a human to approve."""
         decision = await ctx.wait_for_event(Decision, waiter_event=Question(text=f"Book {ev.hotel}?"))
         if not decision.approved:
             return StopEvent(result=f"{decision.by} refused")
@@ -159,7 +159,7 @@ class Quiz(Workflow):
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Ask:
-        """What was given is kept, whatever it is."""
+        """Store every field of the start event in the state."""
         for name, value in ev.items():
             await ctx.store.set(name, value)
         return Ask(question="Which river?")
@@ -180,7 +180,7 @@ class Branch(BaseModel):
 
 
 class Odd(StartEvent):
-    """Whatever a field may be."""
+    """Fields of unusual types."""
 
     value: str = "a name that envelopes have, too"
     colour: Colour
@@ -198,7 +198,7 @@ class Odd(StartEvent):
 
 
 class Oddities(Workflow):
-    """Gives back what it was given."""
+    """Returns its input."""
 
     @step
     async def echo(self, ev: Odd) -> StopEvent:
@@ -214,11 +214,11 @@ class Piece(Event):
 
 
 class Talk(Workflow):
-    """Says what it was told, word by word."""
+    """Echoes its input word by word."""
 
     @step
     async def answer(self, ctx: Context, ev: Say) -> StopEvent:
-        """The conversation is kept in the state."""
+        """Keep the conversation in the state."""
         said = await ctx.store.get("said", default=[])
         for word in ["You", "said", f"{len(said) + 1}:", *ev.text.split()]:
             ctx.write_event_to_stream(Piece(text=f"{word} "))
@@ -232,7 +232,7 @@ class Shop(StartEvent):
 
 
 class Shopping(Workflow):
-    """Pays for each item in a run of its own."""
+    """Pays for each item in a child run."""
 
     @step
     async def buy(self, ctx: Context, ev: Shop) -> StopEvent:
@@ -241,7 +241,7 @@ class Shopping(Workflow):
 
 
 class Errands(Workflow):
-    """Goes shopping, in a run of its own."""
+    """Goes shopping in a child run."""
 
     @step
     async def go(self, ctx: Context, ev: Shop) -> StopEvent:
@@ -259,7 +259,7 @@ class Item(Event):
 
 
 class Crowd(Workflow):
-    """Many executions, each with some events."""
+    """Many executions, each of which publishes a few events."""
 
     @step
     async def split(self, ev: Many) -> list[Item]:
@@ -286,7 +286,7 @@ class Stage(Event):
 
 
 def stage(number: int) -> Any:
-    """A step of nine; the seventh adds up."""
+    """Return the step of one of nine stages; the seventh adds up the prices."""
 
     async def run(self: Any, ctx: Context, ev: Event) -> Event:
         if number == 7:
@@ -306,14 +306,14 @@ STAGES = {number: type(f"Stage{number}", (Stage,), {"__module__": __name__}) for
 
 
 class Nine(Workflow):
-    """Nine steps, of which the seventh fails with a price that is no number."""
+    """Nine steps; the seventh fails on a price that is not a number."""
 
     for _number in range(1, 10):
         vars()[f"stage{_number}"] = stage(_number)
 
 
 class Named(Workflow):
-    """Says which Celery task it is."""
+    """Returns the id of its Celery task."""
 
     @step
     async def name(self, ev: StartEvent) -> StopEvent:
@@ -321,14 +321,14 @@ class Named(Workflow):
 
 
 class Unserved(Workflow):
-    """This server does not know it."""
+    """A workflow that this server does not know."""
 
     @step
     async def only(self, ev: StartEvent) -> StopEvent:
         return StopEvent(result="done")
 
 
-#: As they are served.
+#: The workflows by the name under which they are served.
 WORKFLOWS: dict[str, type[Workflow]] = {
     "booking": Booking,
     "payment": Payment,

@@ -17,7 +17,7 @@ from umbel.tasks.client.runtime import Runtime
 
 
 class Serving:
-    """A server in a thread, for a `with` block."""
+    """A server in its own thread, for a `with` block."""
 
     def __init__(self, deployment: Runtime, *, port: int = 0, below: str = "", **options: Any) -> None:
         self.server = WorkflowServer(runtime=deployment, **options)

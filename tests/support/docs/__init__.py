@@ -1,1 +1,1 @@
-"""The pages of the documentation as data, and the processes that they tell readers to start."""
+"""The documentation pages as data, and the processes that the pages tell readers to start."""

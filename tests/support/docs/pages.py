@@ -1,4 +1,4 @@
-"""The pages a reader has, taken apart: code blocks with what is said to come out of them, tables, code spans, links."""
+"""Parsed documentation pages: code blocks with their expected output, tables, code spans, links."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import umbel
 
-#: The repository: its root is the package.
+#: The repository root, which is the package.
 ROOT = Path(umbel.__file__).resolve().parent
-#: All of them, as paths from the root.
+#: All pages, as paths from the root.
 PAGES = [
     path.relative_to(ROOT).as_posix()
     for path in (
@@ -32,11 +32,11 @@ class Block:
     """One fenced block.
 
     Attributes:
-        page: Where it stands.
-        line: Its first line there.
-        language: What the fence says. `python` is ours, `py` another library's, shown for comparison.
+        page: The page it is on.
+        line: Line number of its first line.
+        language: The language of the fence. `python` is umbel code, `py` is another library's, shown for comparison.
         text: Its content.
-        output: The `text` block right behind it, if there is one.
+        output: The `text` block that follows it directly, if any.
     """
 
     page: str
@@ -50,23 +50,23 @@ class Block:
 
     @property
     def is_program(self) -> bool:
-        """Whether it is a whole program and not an extract."""
+        """Whether it is a whole program and not an excerpt."""
         return self.language == "python" and re.search(r"^(from|import) ", self.text, re.MULTILINE) is not None
 
     @property
     def is_self_contained(self) -> bool:
-        """Whether it starts what it needs itself, and so wants no `umbel exec`."""
+        """Whether it starts everything it needs, so that it runs without `umbel exec`."""
         return "umbel.local(" in self.text
 
 
 @cache
 def page(name: str) -> str:
-    """A page's text."""
+    """Return a page's text."""
     return (ROOT / name).read_text()
 
 
 def blocks(name: str) -> list[Block]:
-    """The fenced blocks of a page in their order."""
+    """Return the fenced blocks of a page, in order."""
     text = page(name)
     found = list(_FENCE.finditer(text))
     made = []
@@ -79,18 +79,18 @@ def blocks(name: str) -> list[Block]:
 
 
 def spans(name: str) -> list[str]:
-    """The code spans of a page's prose, tables and headings."""
+    """Return the code spans of a page's prose, tables and headings."""
     return _SPAN.findall(_FENCE.sub("", page(name)))
 
 
 def code(name: str) -> list[str]:
-    """What a reader may type: each line of the shell blocks, without its comment, and each code span."""
+    """Return what a reader may type: each line of the shell blocks, without its comment, and each code span."""
     lines = [line for block in blocks(name) if block.language == "sh" for line in block.text.splitlines()]
     return [*(line.partition(" #")[0].strip() for line in lines), *spans(name)]
 
 
 def table(name: str, *headings: str) -> dict[str, list[str]]:
-    """The rows of the table with these headings: first cell -> the others."""
+    """Return the rows of the table with these headings: first cell -> the others."""
     lines = page(name).splitlines()
     start = lines.index(f"| {' | '.join(headings)} |")
     rows = {}

@@ -1,4 +1,4 @@
-"""Processes as a supervisor runs them: started with a command and an environment, watched, ended with the test."""
+"""Processes started as a supervisor starts them: with a command and an environment; they end with the test."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any, Self
 from support.eventually import eventually
 from umbel.workers.embedded.supervisor import Supervisor
 
-#: The entry point of the virtual environment the tests run in: what a container's `umbel` is.
+#: The entry point in the virtual environment of the tests, in place of a container's `umbel`.
 UMBEL = str(Path(sys.executable).with_name("umbel"))
 
 
 class Served:
-    """One process and what it has printed, for a `with` block."""
+    """One process and its output, for a `with` block."""
 
     def __init__(
         self, supervisor: Supervisor, folder: Path, name: str, command: list[str], env: dict[str, str]
@@ -51,11 +51,11 @@ class Served:
         print(f"--- {self.name}, exit code {self.process.returncode}\n{self.log()[-6000:]}")
 
     def log(self) -> str:
-        """What it has printed so far."""
+        """Return its output so far."""
         return self._log.read_text(errors="replace")
 
     def says(self, text: str) -> None:
-        """Wait until it has printed this."""
+        """Wait until it has printed this text."""
 
         def said() -> bool:
             assert text in self.log() or self.process.poll() is None, f"{self.name} has ended: {self.log()}"
@@ -65,16 +65,16 @@ class Served:
 
 
 class FlowerApi:
-    """Asks a Flower over HTTP, as one of its users."""
+    """A client of the Flower HTTP API."""
 
     def __init__(self, port: int, login: str | None) -> None:
         self.port, self.login = port, login
 
     def text(self, path: str) -> str:
-        """What it answers.
+        """Return the response body.
 
         Raises:
-            OSError: It does not answer, or answers that it will not.
+            OSError: Flower does not respond, or responds with an error.
         """
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
         if self.login is not None:
@@ -84,11 +84,11 @@ class FlowerApi:
         return body.decode()
 
     def json(self, path: str) -> Any:
-        """The same, taken apart."""
+        """Return the response body, parsed."""
         return json.loads(self.text(path))
 
     def status(self, path: str) -> int:
-        """With what code it answers."""
+        """Return the status code of the response."""
         try:
             self.text(path)
         except urllib.error.HTTPError as error:
@@ -97,7 +97,7 @@ class FlowerApi:
         return 200
 
     def wait_for_worker(self) -> None:
-        """Wait until it hears task events of a worker: what it has not heard it never shows."""
+        """Wait until Flower receives task events of a worker: it never shows events it has not received."""
 
         def hears() -> bool:
             with suppress(OSError):

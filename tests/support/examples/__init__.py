@@ -1,1 +1,1 @@
-"""The examples: where they are, and what their tests need beside them."""
+"""The examples: their location, and what their tests need in addition."""

@@ -1,4 +1,4 @@
-"""Makes the examples importable, here and in the workers, which inherit the path."""
+"""Makes the examples importable, here and in worker processes, which inherit the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the code audit should find, counted in the plainest way: one process, one visitor, no workflow."""
+"""The expected result of the code audit, counted in the simplest way: one process, one visitor, no workflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Counts(ast.NodeVisitor):
-    """Counts one file. The function on top of the stack is the one that branches belong to."""
+    """Counts one file. Branches belong to the function on top of the stack."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -48,7 +48,7 @@ class Counts(ast.NodeVisitor):
 
 
 def plain_audit(root: Path) -> tuple[Counter[str], dict[str, int], dict[str, int], dict[str, int], set[str]]:
-    """Totals; complexity, length and undocumented functions by place; names of files that do not parse."""
+    """Return totals; complexity, length and undocumented functions by place; names of files that do not parse."""
     totals: Counter[str] = Counter()
     complexities: dict[str, int] = {}
     lengths: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The streaming example with steps that end only when the reader has confirmed what they wrote."""
+"""The streaming example, with steps that end only after the reader has confirmed the events they wrote."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Written(Event):
 
 
 class TimedPoet(Poet):
-    """Each step does what the example does, then waits for its reader, then notes when it ended."""
+    """Each step does what the example does, waits for its reader, and then records when it ended."""
 
     @step
     async def plan(self, ctx: Context, ev: StartEvent) -> Outline:
@@ -41,7 +41,7 @@ class TimedPoet(Poet):
 
 
 async def confirmed(ctx: Context, name: str) -> None:
-    """Wait until the reader says that it has this step's last event; it cannot if events come only with the end."""
+    """Wait until the reader confirms this step's last event; it cannot if events arrive only when the step ends."""
     ctx.write_event_to_stream(Written(step=name))
     confirmation = Path(await ctx.store.get("folder"), name)
     async with asyncio.timeout(30):

@@ -1,1 +1,1 @@
-"""What breaks things on purpose: a proxy, a meddler with messages, a Redis to kill, failpoints, the soak's monkey."""
+"""Fault injection: a proxy, a message meddler, a Redis to kill, failpoints, the soak's chaos monkey."""

@@ -1,4 +1,4 @@
-"""The places that failpoints mark, read off the sources."""
+"""The places marked by failpoints, read from the source code."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from umbel.orchestration.store.scripts import names
 
 ROOT = Path(__file__).resolve().parents[3]
 
-#: Scripts that are only sent in pipelines of questions, which change nothing.
+#: Scripts that are sent only in read-only pipelines: no failpoint has their name.
 ONLY_READ = {"glances", "past"}
 
 
 @cache
 def marked() -> set[tuple[str, str]]:
-    """Name and moment of each place that is marked by itself; scripts share theirs."""
+    """Return name and moment of each place that is marked individually; scripts share one marker."""
     sources = [path for folder in ("orchestration", "tasks", "workers") for path in (ROOT / folder).rglob("*.py")]
     texts = [path.read_text() for path in sources]
     commands = {
@@ -28,6 +28,6 @@ def marked() -> set[tuple[str, str]]:
 
 @cache
 def every_place() -> frozenset[str]:
-    """`name.moment` of all places."""
+    """Return `name.moment` of all places."""
     of_scripts = {(verb, moment) for verb in set(names()) - ONLY_READ for moment in ("before", "after")}
     return frozenset(f"{name}.{moment}" for name, moment in marked() | of_scripts | {("push", "after")})

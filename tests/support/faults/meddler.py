@@ -1,6 +1,6 @@
-"""Meddles with what waits in a broker's queue: doubles, reverses, delays, damages and drops messages.
+"""Tampers with the messages in a broker queue: duplicates, reverses, delays, damages and drops them.
 
-A queue of Celery's on Redis is a list: `LPUSH` puts a message in, the right end is served next. umbel's transport and
+A Celery queue on Redis is a list: `LPUSH` adds a message, and the right end is delivered next. umbel's transport and
 kombu's own use the same lists and the same messages.
 """
 
@@ -24,9 +24,9 @@ class Meddler:
 
     def __init__(self, settings: Settings, chosen: random.Random, *, queue: str | None = None) -> None:
         """Args:
-        settings: Of the deployment.
-        chosen: Decides what happens to which message.
-        queue: By default that of steps which name none.
+        settings: The settings of the deployment.
+        chosen: Chooses what happens to which message.
+        queue: Default: the queue of steps that name none.
         """
         self.client = connect(settings.broker_url or settings.redis_url or "")
         self.key = f"{transport_options(settings)['global_keyprefix']}{queue or settings.queue}"
@@ -35,29 +35,29 @@ class Meddler:
         self._held: list[bytes] = []
 
     def close(self) -> None:
-        """Put back what is held, and disconnect."""
+        """Put back the held messages, and disconnect."""
         self.release()
         self.client.close()
 
     def waiting(self) -> list[bytes]:
-        """The messages, the one that is served next first."""
+        """Return the messages, the next to be delivered first."""
         found: list[bytes] = self.client.lrange(self.key, 0, -1)
         return found[::-1]
 
     def take(self) -> list[bytes]:
-        """Take all messages out of the queue."""
+        """Remove all messages from the queue and return them."""
         found, _ = self.client.pipeline(transaction=True).lrange(self.key, 0, -1).delete(self.key).execute()
         return list(found[::-1])
 
     def put(self, *messages: bytes | str) -> None:
-        """Put messages in, the first to be served first."""
+        """Add messages, the first to be delivered first."""
         if messages:
             self.client.lpush(self.key, *messages)
 
-    # -- what is done to them --------------------------------------------------------------------------------------
+    # -- tampering -------------------------------------------------------------------------------------------------
 
     def double(self, times: int = 2) -> int:
-        """Each message is there so many times."""
+        """Put every message into the queue `times` times."""
         found = self.waiting()
         for _ in range(times - 1):
             self.put(*found)
@@ -65,14 +65,14 @@ class Meddler:
         return len(found)
 
     def reverse(self) -> int:
-        """The last one is served first."""
+        """Reverse the delivery order."""
         found = self.take()
         self.put(*reversed(found))
         self.reversed += len(found)
         return len(found)
 
     def shuffle(self) -> int:
-        """Any one is served first."""
+        """Shuffle the delivery order."""
         found = self.take()
         self.chosen.shuffle(found)
         self.put(*found)
@@ -80,7 +80,7 @@ class Meddler:
         return len(found)
 
     def drop(self, chance: float = 1.0) -> int:
-        """Lose messages."""
+        """Drop each message with this probability."""
         found = self.take()
         kept = [message for message in found if self.chosen.random() >= chance]
         self.put(*kept)
@@ -88,26 +88,26 @@ class Meddler:
         return len(found) - len(kept)
 
     def hold(self) -> list[bytes]:
-        """Take the messages away until `release`."""
+        """Remove all messages until `release`."""
         found = self.take()
         self._held += found
         self.delayed += len(found)
         return found
 
     def release(self) -> None:
-        """Put back what was held."""
+        """Put back the held messages."""
         held, self._held = self._held, []
         self.put(*held)
 
     def damage(self) -> int:
-        """Each message is something else: cut off, another body, a missing field, or noise."""
+        """Damage each message: truncate it, replace its body, remove a field, or replace it by noise."""
         found = self.take()
         self.put(*(self.chosen.choice(_DAMAGES)(message, self.chosen) for message in found))
         return len(found)
 
     @contextmanager
     def at_work(self, *, every_seconds: float = 0.05) -> Iterator[None]:
-        """Within the block do one thing or another to the queue, again and again; nothing is held at its end."""
+        """Within the block, tamper with the queue repeatedly at random; at its end nothing is held."""
         stop = threading.Event()
 
         def meddle() -> None:
@@ -130,18 +130,18 @@ class Meddler:
 
 
 def opened(message: bytes) -> tuple[dict[str, Any], list[Any]]:
-    """A message's envelope, and its body: arguments, keyword arguments, the rest."""
+    """Return a message's envelope and its body: arguments, keyword arguments, the rest."""
     envelope = json.loads(message)
     return envelope, json.loads(base64.b64decode(envelope["body"]))
 
 
 def closed(envelope: dict[str, Any], body: Any) -> bytes:
-    """The message of these."""
+    """Return the message with this envelope and body."""
     return json.dumps(envelope | {"body": base64.b64encode(json.dumps(body).encode()).decode()}).encode()
 
 
 def addressed(message: bytes, *arguments: Any) -> bytes:
-    """The same message with other arguments."""
+    """Return the same message with other arguments."""
     envelope, (_, keywords, rest) = opened(message)
     return closed(envelope, [list(arguments), keywords, rest])
 

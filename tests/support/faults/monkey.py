@@ -1,4 +1,4 @@
-"""What a soak does to a deployment while it works: one fault of many kinds at a time, each healed by itself."""
+"""The fault injector of a soak: many kinds of faults, one at a time, each of which heals by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.faults.meddler import Meddler
 from support.faults.redis_under_test import RedisUnderTest
 from support.processes.driving import WorkerUnderTest, descendants
 
-#: What workers of a soak are armed with, by chance: rare, so that they get something done in between.
+#: Failpoints of a soak's workers, chosen at random: rare, so that the workers make progress in between.
 ARMS = (
     None,
     None,
@@ -30,27 +30,28 @@ ARMS = (
     "dispatch.before=dup@1/5;push.before=dup@1/5;deliver.before=dup@1/50",
     "claim.after=sleep:200@1/100;commit.before=sleep:200@1/100",
 )
-#: Failpoints that lose a connection are for scripts: elsewhere Celery's own answer to a lost connection is at work.
+#: The action `raise` stands for a lost connection and is meant for scripts: at these failpoints, Celery's own handling
+#: of lost connections would take over.
 NOT_RAISED = ("dispatch", "push", "deliver", "ack", "file", "acks", "announce", "trim")
 
 POOLS = {"prefork": 2, "asyncio": 30}
 
 
 class Monkey:
-    """Injects faults, and remembers whom it killed and when."""
+    """Injects faults, and records which processes it killed and when."""
 
     def __init__(self, deployment: ChaosDeployment, server: RedisUnderTest, seed: int) -> None:
         self.deployment, self.server = deployment, server
         self.random = random.Random(f"monkey {seed}")
         self.done: Counter[str] = Counter()
-        #: Process -> when it was killed, on the monotonic clock.
+        #: Process -> time of its kill, on the monotonic clock.
         self.deaths: dict[int, float] = {}
         self._meddler = Meddler(deployment.settings, self.random)
         self._to_heal: list[tuple[float, Callable[[], None]]] = []
         self._stopped: set[int] = set()
-        #: Workers that were asked to end.
+        #: Workers that were asked to shut down.
         self.leaving: set[int] = set()
-        #: What was done when.
+        #: The log of all actions with their times.
         self.diary: list[str] = []
         self._names = 0
         self._kinds: list[tuple[Callable[[], None], int]] = [
@@ -72,7 +73,7 @@ class Monkey:
     # -- workers ---------------------------------------------------------------------------------------------------
 
     def employ(self, pool: str) -> WorkerUnderTest:
-        """Start a worker, armed by chance, going on past the broker or not."""
+        """Start a worker, with random failpoints and with or without local continuation."""
         self._names += 1
         more = {"UMBEL_CONTINUATION_SECONDS": self.random.choice(["0", "0.2"])}
         arms = self.random.choice(ARMS)
@@ -84,7 +85,7 @@ class Monkey:
         return self.deployment.worker(f"{pool}{self._names}", pool=pool, concurrency=POOLS[pool], more=more)
 
     def replace_the_dead(self) -> list[str]:
-        """Start a worker for each that was killed; names of those that ended by themselves."""
+        """Start a replacement for each worker that has ended; returns the errors of those that nobody killed."""
         unexplained = []
         ended = [worker for worker in self.deployment.workers if worker.process.poll() is not None]
         killed = self.deployment.killed_by_failpoints() if ended else {}
@@ -104,7 +105,7 @@ class Monkey:
         return self.random.choice(here) if here else None
 
     def note(self, what: str) -> None:
-        """Keep for finding out what went wrong."""
+        """Add to the log, for diagnosing failures."""
         self.diary.append(f"{datetime.now():%H:%M:%S.%f} {what}")
 
     def _note_death(self, *pids: int) -> None:
@@ -112,7 +113,7 @@ class Monkey:
         self.deaths.update(dict.fromkeys(pids, time.monotonic()))
 
     def kill_child(self) -> None:
-        """SIGKILL to one process of a prefork pool."""
+        """SIGKILL one process of a prefork pool."""
         worker = self._worker()
         children = sorted(descendants(worker.pid)) if worker is not None else []
         if children:
@@ -122,26 +123,26 @@ class Monkey:
                 os.kill(pid, signal.SIGKILL)
 
     def kill_main(self) -> None:
-        """SIGKILL to a worker's main process; its children die with it."""
+        """SIGKILL a worker's main process; its children die with it."""
         if (worker := self._worker()) is not None:
             self._note_death(worker.pid, *descendants(worker.pid))
             worker.kill_main()
 
     def kill_group(self) -> None:
-        """SIGKILL to all of a worker at once."""
+        """SIGKILL all processes of a worker at once."""
         if (worker := self._worker()) is not None:
             self._note_death(worker.pid, *descendants(worker.pid))
             worker.kill_group()
 
     def terminate(self) -> None:
-        """SIGTERM: the worker ends as in a rolling deploy."""
+        """SIGTERM: the worker shuts down as in a rolling deploy."""
         if (worker := self._worker()) is not None:
             self._note_death(worker.pid)
             self.leaving.add(worker.pid)
             worker.terminate()
 
     def pause_worker(self) -> None:
-        """SIGSTOP to all of a worker, for less or more than its lease."""
+        """SIGSTOP all processes of a worker, for less or more than its lease."""
         if (worker := self._worker()) is not None and worker.pid not in self._stopped:
             self._stopped.add(worker.pid)
             self.note(f"stops {worker.name}, {worker.pid}")
@@ -155,7 +156,7 @@ class Monkey:
             self._heal_in(self.random.uniform(0.2, 2.5 * self.deployment.settings.lease_seconds), heal)
 
     def pause_child(self) -> None:
-        """SIGSTOP to one process of a pool."""
+        """SIGSTOP one process of a pool."""
         worker = self._worker()
         children = sorted(descendants(worker.pid)) if worker is not None else []
         if children:
@@ -173,19 +174,19 @@ class Monkey:
     # -- Redis -----------------------------------------------------------------------------------------------------
 
     def kill_redis(self) -> None:
-        """SIGKILL to Redis, which comes back on its append-only file."""
+        """SIGKILL Redis, which restarts on its append-only file."""
         self.server.kill()
         time.sleep(self.random.uniform(0.0, 1.0))
         self.server.start()
 
     def freeze_redis(self) -> None:
-        """SIGSTOP to Redis: connections stay, answers do not come."""
+        """SIGSTOP Redis: connections stay open, but replies do not arrive."""
         self.server.freeze()
         time.sleep(self.random.uniform(0.2, 2.0))
         self.server.thaw()
 
     def reset_connections(self) -> None:
-        """All connections, or all subscriptions, are closed by Redis."""
+        """Have Redis close all connections, or all subscriptions."""
         self.deployment.store.client.client_kill_filter(_type=self.random.choice(["normal", "pubsub"]))
 
     def forget_scripts(self) -> None:
@@ -195,30 +196,30 @@ class Monkey:
     # -- the broker's queue ----------------------------------------------------------------------------------------
 
     def drop_messages(self) -> None:
-        """A part of what waits in the queue is lost."""
+        """Drop some of the messages in the queue."""
         self._meddler.drop(self.random.choice([0.2, 1.0]))
 
     def double_messages(self) -> None:
-        """All that waits is there two to four times."""
+        """Put every message into the queue two to four times."""
         self._meddler.double(self.random.randint(2, 4))
 
     def shuffle_messages(self) -> None:
-        """What waits is served in any order."""
+        """Shuffle the messages in the queue."""
         self._meddler.shuffle()
 
-    # -- the whole -------------------------------------------------------------------------------------------------
+    # -- scheduling ------------------------------------------------------------------------------------------------
 
     def strike(self) -> None:
-        """Inject one fault, chosen by chance."""
+        """Inject one random fault."""
         faults, weights = zip(*self._kinds, strict=True)
         fault = self.random.choices(faults, weights)[0]
         self.done[fault.__name__] += 1
         self.note(fault.__name__)
-        with suppress(RedisError):  # a fault that an earlier one got in the way of
+        with suppress(RedisError):  # an earlier fault interfered
             fault()
 
     def heal_what_is_due(self) -> None:
-        """Let go on what has been paused long enough."""
+        """Resume everything that has been paused long enough."""
         now = time.monotonic()
         due = [heal for at, heal in self._to_heal if at <= now]
         self._to_heal = [(at, heal) for at, heal in self._to_heal if at > now]
@@ -226,7 +227,7 @@ class Monkey:
             heal()
 
     def heal(self) -> None:
-        """Let go on all that is paused."""
+        """Resume everything that is paused."""
         self._to_heal = [(0.0, heal) for _, heal in self._to_heal]
         self.heal_what_is_due()
 

@@ -1,4 +1,4 @@
-"""A server that says it is of an old release, and knows no other command."""
+"""A server that reports an old release and knows no other command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 @contextlib.contextmanager
 def old_server() -> Iterator[str]:
-    """The URL, with a password, of a server that says it is Redis 6.2.20; for as long as the block lasts."""
+    """Yield the URL, with a password, of a server that reports Redis 6.2.20."""
     with _Server(("127.0.0.1", 0), _Conversation) as server:
         threading.Thread(target=server.serve_forever, name="old-server", daemon=True).start()
         try:

@@ -1,7 +1,7 @@
-"""A TCP proxy in front of a Redis, which loses, delays and cuts what passes; switched while it runs.
+"""A TCP proxy in front of a Redis that can lose, delay and cut traffic; its faults can be switched while it runs.
 
-It understands just enough of the protocol to know which answer belongs to which command: that is what it takes to lose
-the answer to a chosen command *after* Redis has applied it.
+It understands just enough of the protocol to match replies to commands: that is required to lose the reply to a
+chosen command *after* Redis has applied it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import hiredis
 
 from umbel.orchestration.store.scripts import load
 
-#: Looks at a command as it was sent: its name and arguments.
+#: Decides by a command as it was sent: its name and arguments.
 Match = Callable[[list[bytes]], bool]
 
 _CHUNK = 1 << 16
-#: Closing with this lingering sends a reset instead of an orderly end.
+#: SO_LINGER value that makes closing send a reset instead of an orderly shutdown.
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -44,14 +44,14 @@ def command(name: str) -> Match:
 
 @dataclass(eq=False)
 class LostReplies:
-    """Which answers are to be lost.
+    """Which replies to lose.
 
     Attributes:
-        match: The commands that are meant.
-        most: Lose no more than so many.
-        chance: How likely each of them is lost.
-        when_lost: Called after Redis has applied the command and before the client can ask again.
-        lost: How many were.
+        match: Matches the commands whose replies are lost.
+        most: The maximum number of replies to lose.
+        chance: The probability of losing each of them.
+        when_lost: Called after Redis has applied the command and before the client can retry.
+        lost: How many have been lost.
     """
 
     match: Match
@@ -71,13 +71,13 @@ class LostReplies:
 
 @dataclass(eq=False)
 class _Connection:
-    """A client, and the server that it believes to talk to."""
+    """A client and its connection to the server."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
     is_silent: bool = False
     is_half_closed: bool = False
-    asked: deque[LostReplies | None] = field(default_factory=deque)  # per command under way: who loses its answer
+    asked: deque[LostReplies | None] = field(default_factory=deque)  # per command in progress: which loses its reply
     requests: Any = field(default_factory=hiredis.Reader)
     replies: Any = field(default_factory=hiredis.Reader)
 
@@ -91,14 +91,14 @@ class _Connection:
 
 
 class Proxy:
-    """Listens on a port of its own for as long as the `with` block lasts; one thread, any number of connections.
+    """Listens on its own port inside a `with` block; one thread, any number of connections.
 
-    All methods may be called from any thread and have taken effect when they return.
+    All methods can be called from any thread and have taken effect when they return.
     """
 
     def __init__(self, url: str) -> None:
         """Args:
-        url: The Redis behind it.
+        url: The Redis behind the proxy.
         """
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -122,7 +122,7 @@ class Proxy:
         async def end() -> None:
             for listening in self._server.sockets:
                 self._loop.remove_reader(listening.fileno())
-            # What is accepted by now gets its task, and with it who closes it; under a closed server it would get none.
+            # Accepted connections get the task that closes them; after the server is closed they would get none.
             while asyncio.all_tasks() - self._tasks - {asyncio.current_task()}:
                 await asyncio.sleep(0)
             self._server.close()
@@ -131,7 +131,7 @@ class Proxy:
             for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # transports close their sockets one turn after they are aborted
+            await asyncio.sleep(0)  # transports close their sockets one loop iteration after abort()
 
         self._do(end)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -140,7 +140,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The Redis, as seen through this proxy."""
+        """The URL of Redis through this proxy."""
         parts = urlsplit(self.behind)
         login = parts.netloc.rpartition("@")[0]
         return urlunsplit(
@@ -148,7 +148,7 @@ class Proxy:
         )
 
     def aim(self, url: str) -> None:
-        """Lead new connections to this server."""
+        """Route new connections to this server."""
         self.behind = url
         parts = urlsplit(url)
         self._target = (parts.hostname or "127.0.0.1", parts.port or 6379)
@@ -156,7 +156,7 @@ class Proxy:
     # -- faults ----------------------------------------------------------------------------------------------------
 
     def reset(self, chance: float = 1.0, chosen: random.Random | None = None) -> int:
-        """Break connections off with a TCP reset; returns how many."""
+        """Break connections with a TCP reset; returns how many."""
 
         async def act() -> int:
             found = [each for each in self._connections if chosen is None or chosen.random() < chance]
@@ -167,12 +167,12 @@ class Proxy:
         return self._do(act)
 
     def blackhole(self, *, new: bool = False) -> int:
-        """Carry nothing more over the existing connections, and tell neither side; returns how many.
+        """Drop all traffic of the existing connections without notifying either side; returns how many.
 
-        The server keeps its side open, as it does when a machine in between is gone: what it sends there is lost.
+        The server's side stays open, as when a machine in between has gone: whatever it sends there is lost.
 
         Args:
-            new: New connections are accepted and as silent, until `heal`.
+            new: New connections are accepted and silent too, until `heal`.
         """
 
         async def act() -> int:
@@ -184,7 +184,7 @@ class Proxy:
         return self._do(act)
 
     def half_close(self) -> int:
-        """Tell each client that the server has ended its side; what clients send still arrives."""
+        """Signal the end of the server's side to each client; what clients send still arrives."""
 
         async def act() -> int:
             for connection in self._connections:
@@ -196,7 +196,7 @@ class Proxy:
         return self._do(act)
 
     def delay(self, seconds: float) -> None:
-        """Hold everything up for so long, in both directions."""
+        """Delay all traffic by this time, in both directions."""
         self._set("_delay_seconds", seconds)
 
     def lose_replies(
@@ -208,9 +208,9 @@ class Proxy:
         chosen: random.Random | None = None,
         when_lost: Callable[[], None] = lambda: None,
     ) -> LostReplies:
-        """Cut the connection when Redis has applied such a command, before the client learns of it.
+        """Cut the connection after Redis has applied a matching command and before the client gets the reply.
 
-        An answer that is an error is let through: nothing was applied.
+        An error reply is passed on: nothing was applied.
         """
         losing = LostReplies(match, most, chance, chosen or random.Random(0), when_lost)
 
@@ -221,7 +221,7 @@ class Proxy:
         return losing
 
     def heal(self) -> None:
-        """No more faults. What is silent stays silent, as connections do whose other end is gone."""
+        """End all faults. Silent connections stay silent, as do connections whose peer has gone."""
 
         async def act() -> None:
             self._losing.clear()
@@ -254,7 +254,7 @@ class Proxy:
             self._tasks.add(answers)
             await self._questions(connection, reader)
             if connection.is_silent:
-                # The server does not learn that the client has gone.
+                # The server does not notice that the client has gone.
                 await answers
         except (OSError, asyncio.CancelledError):
             pass
@@ -297,11 +297,11 @@ class Proxy:
             connection.reset()
 
     def _is_lost(self, connection: _Connection, data: bytes) -> bool:
-        """Whether these bytes complete an answer that is to be lost."""
+        """Return whether these bytes complete a reply that is to be lost."""
         connection.replies.feed(data)
         is_lost = False
         while (reply := connection.replies.gets()) is not False:
-            # What is published to subscribers answers nothing.
+            # A message published to subscribers is the reply to no command.
             losing = connection.asked.popleft() if connection.asked else None
             if losing is None:
                 continue

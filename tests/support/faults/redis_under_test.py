@@ -1,4 +1,4 @@
-"""A Redis of one test, with its append-only file, to be killed, cut off from power, frozen and started again."""
+"""A Redis for one test, with an append-only file, that can be killed, power-cut, frozen and restarted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umbel.workers.embedded.supervisor import Supervisor
 
 
 class RedisUnderTest:
-    """One server in one folder; it keeps its address from one life to the next."""
+    """One server in one folder; it keeps its address across restarts."""
 
     def __init__(self, folder: Path, supervisor: Supervisor) -> None:
         self.folder, self._supervisor = folder, supervisor
@@ -21,25 +21,25 @@ class RedisUnderTest:
 
     def _started(self) -> EmbeddedRedis:
         server = EmbeddedRedis.in_folder(self.folder, supervisor=self._supervisor).start()
-        # With `everysec` Redis holds writes back, for two seconds at most, while the disk is slow: a kill then loses
-        # what was acknowledged, as documented. What is tested here must lose nothing.
+        # With `everysec` Redis delays writes by up to two seconds while the disk is slow: a kill then loses
+        # acknowledged writes, as documented. These tests must not lose any.
         connect(server.url).config_set("appendfsync", "always")
         return server
 
     @property
     def url(self) -> str:
-        """Where it is, in all its lives."""
+        """Its address, the same across restarts."""
         return self._url if self._server is None else self._server.url
 
     @property
     def pid(self) -> int:
-        """Of the server process."""
+        """PID of the server process."""
         assert self._server is not None
         assert self._server.pid is not None
         return self._server.pid
 
     def kill(self) -> None:
-        """SIGKILL; what the kernel had been given is on disk."""
+        """SIGKILL; everything already passed to the kernel reaches the disk."""
         assert self._server is not None
         self._url = self._server.url
         os.kill(self.pid, signal.SIGKILL)
@@ -47,7 +47,7 @@ class RedisUnderTest:
         self._server = None
 
     def start(self) -> None:
-        """Start it again on what it has on disk."""
+        """Start it again with the data on disk."""
         assert self._server is None
         self._server = self._started()
 
@@ -57,7 +57,7 @@ class RedisUnderTest:
         self.start()
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nothing is answered."""
+        """SIGSTOP: connections stay open and get no replies."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -66,11 +66,11 @@ class RedisUnderTest:
 
     @property
     def log_file(self) -> Path:
-        """The append-only file that is being written."""
+        """The append-only file currently being written."""
         return max(self.folder.glob("appendonlydir/*.incr.aof"), key=lambda part: part.stat().st_mtime)
 
     def power_cut(self, log_bytes: int) -> None:
-        """Kill it, and take back all it wrote to its log beyond so many bytes, as if the disk had not got that."""
+        """Kill it and truncate its log to this many bytes, as if the rest had not reached the disk."""
         self.kill()
         os.truncate(self.log_file, min(log_bytes, self.log_file.stat().st_size))
 
@@ -81,7 +81,7 @@ class RedisUnderTest:
         (self.folder / "dump.rdb").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End it."""
+        """Shut it down."""
         if self._server is not None:
             self.thaw()
             self._server.close()

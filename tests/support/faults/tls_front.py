@@ -1,4 +1,4 @@
-"""TLS in front of a plain server, as providers of Redis have it; also where the server is built without TLS."""
+"""TLS in front of a plain server, as Redis providers offer it; works also with a server built without TLS."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 @contextmanager
 def tls_front(folder: Path, port_behind: int, *, asks: bool = True) -> Iterator[int]:
-    """A port that speaks TLS and forwards to the port behind.
+    """Yield a port that speaks TLS and forwards to another port.
 
     Args:
-        folder: Has `ca.pem`, `server.pem` and `server.key`.
-        port_behind: Where it leads, on loopback.
-        asks: It asks clients for a certificate of the authority.
+        folder: Contains `ca.pem`, `server.pem` and `server.key`.
+        port_behind: The target port on loopback.
+        asks: Require a client certificate of this authority.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
     context.verify_mode = ssl.CERT_REQUIRED if asks else ssl.CERT_NONE
@@ -45,14 +45,14 @@ def tls_front(folder: Path, port_behind: int, *, asks: bool = True) -> Iterator[
         for each in server.sockets:
             loop.remove_reader(each.fileno())
         for _ in range(10):
-            await asyncio.sleep(0)  # what is accepted by now gets its task, and with it who closes it
+            await asyncio.sleep(0)  # accepted connections get the task that closes them
         server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         for _ in range(10):
-            await asyncio.sleep(0)  # transports close their sockets some turns after they are aborted
+            await asyncio.sleep(0)  # transports close their sockets some loop iterations after abort()
 
     def run() -> None:
         loop.run_until_complete(serve())

@@ -1,1 +1,1 @@
-"""Workflows for real worker processes. `everyday` comes first: the others use its effects and gates."""
+"""Workflows for real worker processes. Read `everyday` first: the others use its effects and gates."""

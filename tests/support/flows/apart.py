@@ -1,4 +1,4 @@
-"""Workflows whose runs touch several shards: children, runs that wait for others of their workflow."""
+"""Workflows whose runs span several shards: child runs, and runs that wait for another run of their workflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Leaf(Workflow):
 
 
 class Tree(Workflow):
-    """Adds up what its child runs give."""
+    """Adds up the results of its child runs."""
 
     @step
     async def sum(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -23,7 +23,7 @@ class Tree(Workflow):
 
 
 class InTurn(Workflow):
-    """Runs of which one executes at a time; each ends when the test says so."""
+    """One of its runs executes at a time; each ends when the test opens its gate."""
 
     @step
     async def go(self, ev: StartEvent) -> StopEvent:

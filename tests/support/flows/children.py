@@ -8,7 +8,7 @@ from umbel.errors import RunNotFound
 
 
 class Waits(Workflow):
-    """Waits for an answer and gives it."""
+    """Waits for an answer and returns it."""
 
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -16,7 +16,7 @@ class Waits(Workflow):
 
 
 async def until(run_id: str, status: str = "running") -> None:
-    """Wait until a run of this id goes on, or has another status."""
+    """Wait until the run with this id is running or has another given status."""
 
     def is_so() -> bool:
         try:

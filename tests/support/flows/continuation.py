@@ -1,4 +1,4 @@
-"""Workflows and signal receivers for workers that go on with what they make ready; see `support.flows.everyday`."""
+"""Workflows and signal receivers for tests of local continuation; see `support.flows.everyday`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
 class Links(Workflow):
-    """A chain of as many links as the start event says; some of them are held."""
+    """A chain with as many links as the start event says; some of them wait at a gate."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Number:
@@ -43,7 +43,7 @@ class Links(Workflow):
 
 
 class Unending(Workflow):
-    """Goes round until another run has opened its gate."""
+    """Loops until another run has opened its gate."""
 
     @step
     async def begin(self, ev: StartEvent) -> Number:
@@ -55,7 +55,7 @@ class Unending(Workflow):
 
 
 class Opening(Workflow):
-    """Opens a gate with the last of its three steps."""
+    """The last of its three steps opens a gate."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Number:
@@ -74,7 +74,7 @@ class Opening(Workflow):
 
 
 class Falls(Workflow):
-    """Its second step fails three times, without a pause between."""
+    """Its second step fails three times, with no delay between attempts."""
 
     @step
     async def begin(self, ev: StartEvent) -> Number:
@@ -105,7 +105,7 @@ class Waits(Workflow):
 
 
 class Elsewhere(Workflow):
-    """Its middle step belongs on another queue."""
+    """Its middle step uses another queue."""
 
     @step
     async def begin(self, ev: StartEvent) -> Number:
@@ -122,7 +122,7 @@ class Elsewhere(Workflow):
 
 
 class Meeting(Workflow):
-    """A fan-out that is held until the test says so; tells in which processes it was executed."""
+    """A fan-out that waits until the test opens its gate; returns the processes that executed it."""
 
     @step
     async def spread(self, ev: StartEvent) -> list[Number]:
@@ -166,7 +166,7 @@ class Colour(Event):
 
 
 class Colours(Workflow):
-    """All that a context offers, used by an async and by a plain step in the same way."""
+    """Uses everything that a context offers, in an async and in a plain step alike."""
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Number | Squared:
@@ -201,7 +201,7 @@ class Colours(Workflow):
 
 
 class Shield(Workflow):
-    """Waits until its run is over."""
+    """Waits until its run has ended."""
 
     @step
     async def begin(self, ev: StartEvent) -> Number:
@@ -233,6 +233,6 @@ def _on_signal(name: str) -> Any:
     return receiver
 
 
-if FOLDER in os.environ:  # in a worker, not in the test that loads this for its workflows
+if FOLDER in os.environ:  # in a worker, not in the test that imports the workflows
     for _name in ("task_prerun", "task_postrun", "task_success", "task_failure", "task_retry"):
         getattr(signals, _name).connect(_on_signal(_name), weak=False)

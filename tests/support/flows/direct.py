@@ -1,4 +1,4 @@
-"""Workflows whose steps note how Celery sees them; unlike `continuation`, nothing here listens to Celery's signals."""
+"""Workflows whose steps record how Celery sees them. Unlike in `continuation`, no Celery signal receiver listens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 
 
 def way() -> str:
-    """How the message of the step that is executed came to the pool."""
+    """Return how the message of the current step reached the pool."""
     request = worker_state.requests[current_task.request.id]
     return "direct" if type(request).__name__ == "DirectRequest" else "ordinary"
 
 
 class Looks(Workflow):
-    """Notes what the step sees of its task, then holds until its gate is open."""
+    """Records what the step sees of its Celery task, then waits at its gate."""
 
     @step
     async def look(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -31,7 +31,7 @@ class Looks(Workflow):
 
 
 class Holds(Workflow):
-    """Holds without looking at anything."""
+    """Waits at its gate without looking at its Celery task."""
 
     @step
     async def wait(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -42,7 +42,7 @@ class Holds(Workflow):
 
 
 class Passes(Workflow):
-    """Ends at once and says which way it came."""
+    """Ends at once and returns how its message reached the pool."""
 
     @step
     async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -62,7 +62,7 @@ class Mid(Event):
 
 
 class TwoSteps(Workflow):
-    """The second step continues on the same worker and notes its task."""
+    """The second step continues on the same worker and records its Celery task."""
 
     @step
     async def one(self, ctx: Context, ev: StartEvent) -> Mid:

@@ -1,6 +1,6 @@
-"""Workflows for real worker processes. What a step did is written to a log; a gate file holds it until a test says so.
+"""Workflows for real worker processes. Steps log their effects; at a gate, they wait until the test opens it.
 
-A worker loads this module by its name, and so does the test: a workflow has one name in both.
+Both the worker and the test import this module under the same name, so a workflow has one name in both.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, retry_policy, step
 from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
-#: Names the folder of the log and the gates.
+#: Environment variable with the folder of the log and the gates.
 FOLDER = "EFFECTS_FOLDER"
 
 
 def effect(what: str, ctx: Context | None = None, **more: Any) -> None:
-    """Note that something was done. O_APPEND makes lines of many processes whole, and a SIGKILL takes none back."""
+    """Log an effect. O_APPEND keeps lines of many processes whole, and a SIGKILL loses none that were written."""
     line: dict[str, Any] = {"what": what, "pid": os.getpid(), "at": time.monotonic(), **more}
     if ctx is not None:
         line |= {"run": ctx.run_id, "attempt": ctx.attempt}
@@ -39,13 +39,13 @@ def is_open(gate: str) -> bool:
 
 
 def hold(gate: str) -> None:
-    """Wait until the test opens the gate."""
+    """Block until the test opens the gate."""
     while not is_open(gate):
         time.sleep(0.01)
 
 
 async def hold_on_loop(gate: str) -> None:
-    """The same for async steps."""
+    """Wait for the gate in an async step."""
     while not is_open(gate):
         await asyncio.sleep(0.01)
 
@@ -63,7 +63,7 @@ class Told(Event):
 
 
 class Chain(Workflow):
-    """Async, plain, async; each as long as the start event says."""
+    """Async, plain, async; each takes as long as the start event says."""
 
     @step
     async def first(self, ctx: Context, ev: StartEvent) -> Number:
@@ -86,7 +86,7 @@ class Chain(Workflow):
 
 
 class Fan(Workflow):
-    """A fan-out over plain steps of some length, and its fan-in."""
+    """A fan-out over plain steps of a chosen duration, and its fan-in."""
 
     @step
     async def spread(self, ctx: Context, ev: StartEvent) -> list[Number]:
@@ -106,7 +106,7 @@ class Fan(Workflow):
 
 
 class Broken(Exception):
-    """What a step of a user raises."""
+    """The exception that a failing step raises."""
 
 
 class Fails(Workflow):
@@ -131,7 +131,7 @@ class Retried(Workflow):
 
 
 class Live(Workflow):
-    """Tells something, and ends only when the test has heard it."""
+    """Publishes an event, and ends only when the test has received it."""
 
     @step
     async def tell(self, ctx: Context, ev: StartEvent) -> Number:
@@ -160,12 +160,12 @@ class TooSlowOnLoop(Workflow):
         return StopEvent()
 
 
-#: Every event loop that steps of this process have run on; kept, so that no second one has the same identity.
+#: Every event loop on which steps of this process have run; kept alive, so that no two get the same identity.
 LOOPS: list[asyncio.AbstractEventLoop] = []
 
 
 class Where(Workflow):
-    """On which loop of which process async steps run, and on which thread plain ones."""
+    """Returns the event loop and the process of each async step, and whether it runs on the main thread."""
 
     @step
     async def spread(self, ev: StartEvent) -> list[Number]:
@@ -200,7 +200,7 @@ class Endless(Workflow):
 
 
 class Held(Workflow):
-    """A plain step that is held, with a step before and behind; gives its attempt."""
+    """A plain step that waits at a gate, between two other steps; returns its attempt."""
 
     @step
     async def before(self, ev: StartEvent) -> Number:
@@ -220,7 +220,7 @@ class Held(Workflow):
 
 
 class HeldOnLoop(Workflow):
-    """An async step that is held; gives its attempt."""
+    """An async step that waits at a gate; returns its attempt."""
 
     @step
     async def held(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -231,7 +231,7 @@ class HeldOnLoop(Workflow):
 
 
 class Gathering(Workflow):
-    """A step that asks Redis in its middle, when the test says so."""
+    """A step that calls Redis in the middle, when the test opens its gate."""
 
     @step
     async def gather(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -242,7 +242,7 @@ class Gathering(Workflow):
 
 
 class Suicidal(Workflow):
-    """A step that ends its own process."""
+    """A step that kills its own process."""
 
     @step
     def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -252,7 +252,7 @@ class Suicidal(Workflow):
 
 
 class OnGpu(Workflow):
-    """One step of it belongs on a queue of its own."""
+    """One of its steps uses its own queue."""
 
     @step
     async def plan(self, ev: StartEvent) -> list[Number]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-#: How often each part was executed, by its run.
+#: How often each part was executed, by run.
 EXECUTED: Counter[tuple[str, Any]] = Counter()
 
 

@@ -1,4 +1,4 @@
-"""Extreme values through every door of a step, and what comes out behind it."""
+"""Extreme values passed in and out of a step in every possible way, and what arrives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def nested(levels: int) -> Any:
     return value
 
 
-#: What is carried as it is.
+#: Values that arrive unchanged.
 CARRIED: dict[str, Callable[[], Any]] = {
     "2^63": lambda: 2**63,
     "-2^63-1": lambda: -(2**63) - 1,
@@ -34,7 +34,7 @@ CARRIED: dict[str, Callable[[], Any]] = {
     "100,000 keys": lambda: {str(n): n for n in range(100_000)},
 }
 
-#: What is refused, and how the refusal is worded.
+#: Values that are refused, and the text of the error.
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "NaN": (lambda: float("nan"), "nan"),
     "infinity": (lambda: float("-inf"), "inf"),
@@ -58,7 +58,7 @@ class Answer(Event):
 
 
 class Doors(Workflow):
-    """Sends a value through one door."""
+    """Passes a value on in one way."""
 
     @step
     async def send(self, ctx: Context, ev: StartEvent) -> Carried | StopEvent | None:

@@ -1,4 +1,4 @@
-"""Steps that fail, and how many of their errors and locals their process still has."""
+"""Steps that fail, and a count of their errors and locals that are still alive in their process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Remembered(Exception):
 
 
 class Local:
-    """What a failing step had made."""
+    """A local variable of a failing step."""
 
 
 class Next(Event):
@@ -25,7 +25,7 @@ class Next(Event):
 
 
 def fail() -> None:
-    """Raise an error that its own frame and its cause's refer to."""
+    """Raise an error that is part of reference cycles: its own frame and that of its cause refer to it."""
     local = Local()
     try:
         raise Remembered("cause")
@@ -63,7 +63,7 @@ class FailsAgain(Workflow):
 
 
 class Uncollected(Workflow):
-    """From now on nothing that refers to itself is freed in this process."""
+    """Turns off garbage collection in this process: from then on no reference cycle is freed."""
 
     @step
     def go(self, ev: StartEvent) -> StopEvent:
@@ -73,7 +73,7 @@ class Uncollected(Workflow):
 
 
 class Alive(Workflow):
-    """How many were made here, and how many there still are."""
+    """Returns how many tracked objects were created here and how many are still alive."""
 
     @step
     async def go(self, ev: StartEvent) -> StopEvent:

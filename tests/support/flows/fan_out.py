@@ -46,7 +46,7 @@ class End(HumanResponseEvent):
 
 
 class Gates:
-    """Lets the executions of a step named `work` end in an order of one's own, each when the one before is recorded."""
+    """Makes the executions of a step named `work` end in a chosen order, each once the previous one is recorded."""
 
     def __init__(self, *order: int) -> None:
         self.order = order
@@ -65,7 +65,7 @@ class Gates:
 
 
 def gated(gates: Gates, *, dead: Sequence[int] = ()) -> type[Workflow]:
-    """Fans out to 0, 1, 2 and gathers what passes the gates; the branches of `dead` end in None."""
+    """A workflow that fans out to 0, 1, 2 and gathers what passes the gates; the branches in `dead` return None."""
 
     class Gated(Workflow):
         @step

@@ -1,4 +1,4 @@
-"""What is watched in Flower: a fan-out, a step that works at its second attempt, and one that does not work at all."""
+"""Workflows to watch in Flower: a fan-out, a step that succeeds at its second attempt, and one that always fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Parcel(Event):
 
 
 class CardDeclined(Exception):
-    """What a bank says."""
+    """The exception of a bank."""
 
 
 class Order(Workflow):

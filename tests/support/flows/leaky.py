@@ -1,4 +1,4 @@
-"""A workflow that takes a secret through everything that carries values."""
+"""A workflow that passes a secret through everything that carries values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workflows whose processes die, to see how the others recover."""
+"""Workflows whose processes die or misbehave, to test recovery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel import Context, StartEvent, StopEvent, Workflow, step
 
 
 class LostOnce(Workflow):
-    """An async step that never ends in its first attempt, and takes some seconds in any other."""
+    """An async step that hangs in its first attempt, and takes `seconds` in any later one."""
 
     @step
     async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -27,7 +27,7 @@ class LostOnce(Workflow):
 
 
 class PlainLostOnce(Workflow):
-    """The same for a plain step."""
+    """A plain step that hangs in its first attempt, and takes `seconds` in any later one."""
 
     @step
     def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -38,7 +38,7 @@ class PlainLostOnce(Workflow):
 
 
 class Poison(Workflow):
-    """Kills its process whenever it is executed, as soon as its gate is open."""
+    """Kills its process whenever it is executed, after `seconds`."""
 
     @step
     async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -49,7 +49,7 @@ class Poison(Workflow):
 
 
 class Strange(BaseException):
-    """What no `except Exception` catches."""
+    """An exception that no `except Exception` catches."""
 
 
 def _recurse(n: int) -> int:
@@ -57,7 +57,7 @@ def _recurse(n: int) -> int:
 
 
 def misbehave(how: str) -> None:
-    """Do what no step should."""
+    """Do something that no step should do."""
     match how:
         case "exit":
             sys.exit(3)
@@ -116,7 +116,7 @@ class CancelsItself(Workflow):
 
 
 class CancelsAllTasks(Workflow):
-    """A step that cancels whatever runs on its loop, as code does that was written for a process of its own."""
+    """A step that cancels every task on its loop, as code does that assumes it has the process to itself."""
 
     @step
     async def go(self, ev: StartEvent) -> StopEvent:
@@ -138,7 +138,7 @@ class StopsItsLoop(Workflow):
 
 
 def _fork() -> int:
-    """The exit code of a process that ends as most forked ones do: by leaving the code that forked it."""
+    """Fork a process that ends as most do, by leaving the code that forked it; return its exit code."""
     if (pid := os.fork()) == 0:
         sys.exit(3)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -157,7 +157,7 @@ class PlainlyForks(Workflow):
 
 
 class Hangs(Workflow):
-    """A plain step that reacts to nothing: in a call that Python cannot interrupt, or holding Python's lock."""
+    """A plain step that cannot be interrupted: in a blocking call, or holding Python's GIL."""
 
     @step(timeout=1.0)
     def go(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -1,4 +1,4 @@
-"""A workflow whose event gets a required field with a deploy while runs are under way: `RENEWED` in the environment."""
+"""A workflow whose event gains a required field in a deploy (`RENEWED` in the environment) while runs are active."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
 
 
 class Renewed(Workflow):
-    """`go` waits in a queue of its own for the workers of the deploy."""
+    """`go` waits in its own queue for the workers of the deploy."""
 
     @step
     async def begin(self, ev: StartEvent) -> Changed:

@@ -1,4 +1,4 @@
-"""A workflow whose resources are made in the worker's main process, too, before it forks its pool."""
+"""A workflow whose resources are also created in the worker's main process, before it forks its pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from umbel.tasks.resources.resource import Resource
 
 
 class Connection:
-    """Knows the process it was made in, and how many have been made there."""
+    """Records the process that created it, and how many that process has created."""
 
     made = 0
 
@@ -33,7 +33,7 @@ class Part(Event):
 
 
 class Used(Event):
-    """Who executed a step, and where its connections were made."""
+    """The process that executed a step, and the processes that created its connections."""
 
     pid: int
     made_in: list[int]

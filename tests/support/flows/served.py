@@ -1,4 +1,4 @@
-"""What the server processes of these tests serve."""
+"""The workflows that the server processes of these tests serve."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reply(HumanResponseEvent):
 
 
 class Ticking(Workflow):
-    """Publishes until its gate is open: half of it before its gate, half behind it."""
+    """Publishes half of its events before its gate and half after it."""
 
     @step
     async def tick(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -48,7 +48,7 @@ class Counting(Workflow):
 
 
 class Held(Workflow):
-    """Publishes, and is at work until the gate opens."""
+    """Publishes, then waits at its gate."""
 
     @step
     async def hold(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -1,4 +1,4 @@
-"""Workflows whose runs share a session: each question has its own answer, and the state is the conversation."""
+"""Workflows whose runs share a session: each question gets its own answer, and the state holds the conversation."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class Question(StartEvent):
 
 
 class Looked(Event):
-    """Between two steps."""
+    """Passed between the two steps."""
 
     text: str
     gate: str
 
 
 class Chat(Workflow):
-    """Answers a question in two steps, and notes both in the session's state.
+    """Answers a question in two steps, and records both in the session's state.
 
-    A repeated attempt finds what the first one noted: outcomes are recorded once, state writes of a killed one stay.
+    A repeated attempt finds the state writes of the killed one: outcomes are recorded once, but state writes stay.
     """
 
     @step
     async def look(self, ev: Question, ctx: Context) -> Looked:
-        """Note the question."""
+        """Record the question."""
         effect("asked", ctx, text=ev.text)
         async with ctx.store.edit_state() as state:
             asked = state.get("asked", [])
@@ -38,7 +38,7 @@ class Chat(Workflow):
 
     @step
     async def answer(self, ev: Looked, ctx: Context) -> StopEvent:
-        """Answer the question that was asked last in this session."""
+        """Answer the last question of this session."""
         effect("answering", ctx, text=ev.text)
         if ev.gate and not is_open(ev.gate):
             await hold_on_loop(ev.gate)

@@ -1,6 +1,6 @@
-"""An order: what a definition, its steps and its events are looked at with."""
+"""An example workflow for tests of definitions, steps and events."""
 
-# Steps here are looked at, not run.
+# Steps here are inspected, not run.
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Shipped(StopEvent):
 
 
 class Order(Workflow):
-    """Methods only."""
+    """Its steps are methods only."""
 
     def __init__(self, greeting: str = "hello", **options: Any) -> None:
         self.greeting = greeting
@@ -44,4 +44,4 @@ class Order(Workflow):
         return Paid()
 
     def not_a_step(self) -> None:
-        """Left alone."""
+        """Not decorated, so not a step."""

@@ -1,4 +1,4 @@
-"""The code after the deploy."""
+"""The code of a worker after a deploy; see `shop_before`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Parcel(Workflow):
 
 
 class Refund(Workflow):
-    """Nothing of it is known before the deploy, its task names neither."""
+    """Did not exist before the deploy, and neither did its task name."""
 
     @step
     async def pay_back(self, ev: StartEvent) -> StopEvent:
@@ -32,7 +32,7 @@ class Refund(Workflow):
 
 
 class Bundle(Workflow):
-    """Its first step is known before the deploy."""
+    """Only its first step existed before the deploy."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, workflow_name="shop.Bundle")

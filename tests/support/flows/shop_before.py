@@ -1,4 +1,4 @@
-"""The code of a worker before a deploy: one workflow is older than in `shop_after`, one is not there yet."""
+"""The code of a worker before a deploy: some workflows are older than in `shop_after`, one does not exist yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from umbel import StartEvent, StopEvent, Workflow, step
 
 
 class Order(Workflow):
-    """Has the task name of `support.flows.shop_after.Order` and is another workflow."""
+    """Has the task name of `support.flows.shop_after.Order`, but is another workflow."""
 
     @step
     async def charge(self, ev: StartEvent) -> StopEvent:
@@ -26,7 +26,7 @@ class Parcel(Workflow):
 
 
 class Bundle(Workflow):
-    """`support.flows.shop_after.Bundle` before a step was renamed that comes after one that was not."""
+    """`support.flows.shop_after.Bundle` before its second step was renamed."""
 
     def __init__(self) -> None:
         super().__init__(workflow_name="shop.Bundle")

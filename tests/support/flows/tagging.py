@@ -1,4 +1,4 @@
-"""Steps that tag a scope, as error trackers do: an object in a context variable, made where there is none yet."""
+"""Steps that tag a scope, as error trackers do: an object in a context variable, created when there is none."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextvars import ContextVar
 from umbel import Event, StartEvent, StopEvent, Workflow, step
 
 _scope: ContextVar[dict[str, str]] = ContextVar("scope")
-_scope.set({})  # of the thread that loads the workflows
+_scope.set({})  # the scope of the thread that loads the workflows
 
 
 def tagged(tag: str) -> dict[str, str]:
-    """Add a tag and return all."""
+    """Add a tag and return all tags."""
     scope = _scope.get(None)
     if scope is None:
         scope = {}
@@ -25,7 +25,7 @@ class Second(Event):
 
 
 class Tagging(Workflow):
-    """Gives the tags of its second step."""
+    """Returns the tags of its second step."""
 
     @step
     async def first(self, ev: StartEvent) -> Second:

@@ -1,4 +1,4 @@
-"""Steps that put into Redis what does not fit."""
+"""Steps with values that are too large or invalid for Redis."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Sizeable(StartEvent):
 
 
 class Large(Workflow):
-    """Measures what it was given."""
+    """Returns the length of its input."""
 
     @step
     async def go(self, ev: Sizeable) -> StopEvent:
@@ -76,7 +76,7 @@ class Large(Workflow):
 
 
 class Growing(Workflow):
-    """Makes something large, in one of three places."""
+    """Creates something large in one of three places."""
 
     @step
     async def go(self, ctx: Context, ev: StartEvent) -> Anything | StopEvent:

@@ -20,7 +20,7 @@ class Answered(Event):
 
 
 class Ask(Workflow):
-    """Asks, and gives the number it was started with and the answer."""
+    """Asks, and returns its start number with the answer."""
 
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -31,7 +31,7 @@ class Ask(Workflow):
 
 
 class AskInBranches(Workflow):
-    """Many branches that ask, although only one may be executed at a time."""
+    """Many branches that ask, although only one may execute at a time."""
 
     @step
     async def spread(self, ev: StartEvent) -> list[Number]:
@@ -50,7 +50,7 @@ class AskInBranches(Workflow):
 
 
 class AskTwice(Workflow):
-    """Two questions, one after the other, that the same answers fit."""
+    """Two consecutive questions that the same answers match."""
 
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -60,7 +60,7 @@ class AskTwice(Workflow):
 
 
 class AskBriefly(Workflow):
-    """Gives up after a moment."""
+    """Gives up after `seconds`."""
 
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -73,7 +73,7 @@ class AskBriefly(Workflow):
 
 
 class AskNobody(Workflow):
-    """Ends by itself."""
+    """Ends without asking."""
 
     @step
     async def end(self, ev: StartEvent) -> StopEvent:

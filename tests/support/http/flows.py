@@ -1,4 +1,4 @@
-"""The workflows that these tests serve."""
+"""The workflows that the HTTP tests serve."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Greet(Workflow):
 
 
 class Typed(Workflow):
-    """Ends with an event of its own."""
+    """Ends with its own stop event."""
 
     @step
     async def greet(self, ev: StartEvent) -> Greeted:
@@ -91,7 +91,7 @@ class Fails(Workflow):
 
 
 class Slow(Workflow):
-    """Ends when its time is up."""
+    """Exceeds its timeout."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**({"timeout": 0.3} | options))
@@ -103,7 +103,7 @@ class Slow(Workflow):
 
 
 class Deep(Workflow):
-    """Ends with a result of many levels."""
+    """Ends with a deeply nested result."""
 
     @step
     async def nest(self, ev: StartEvent) -> StopEvent:
@@ -127,7 +127,7 @@ WORKFLOWS: dict[str, tuple[type[Workflow], list[type[Event]]]] = {
 
 
 def make_server(runtime: Any, **options: Any) -> WorkflowServer:
-    """A server with all workflows of these tests."""
+    """Return a server with all these workflows."""
     server = WorkflowServer(runtime=runtime, **options)
     for name, (workflow, additional) in WORKFLOWS.items():
         server.add_workflow(name, workflow(), additional_events=additional)

@@ -1,4 +1,4 @@
-"""A server on a real socket beside the session's deployment, and the published client."""
+"""A server on a real socket, on the session's deployment, and the published client."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Interview(Workflow):
 
 
 class Open(Workflow):
-    """An answer that its signature does not show, and that nobody lists."""
+    """Waits for an event that appears neither in its signature nor in `additional_events`."""
 
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -99,7 +99,7 @@ class Slow(Workflow):
 
 
 def make_server(runtime: Any, **options: Any) -> WorkflowServer:
-    """All these workflows."""
+    """Return a server with all these workflows."""
     server = WorkflowServer(runtime=runtime, **options)
     server.add_workflow("greet", Greet())
     server.add_workflow("typed", Typed())
@@ -114,7 +114,7 @@ def make_server(runtime: Any, **options: Any) -> WorkflowServer:
 
 @contextmanager
 def listening(server: WorkflowServer) -> Iterator[str]:
-    """The server on a socket of its own, in a thread; its address."""
+    """Serve on a free port, in a thread; yields the URL."""
     served = uvicorn.Server(server.uvicorn_config("127.0.0.1", 0, {"log_level": "warning"}))
     started = threading.Event()
 

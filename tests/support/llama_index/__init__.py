@@ -1,1 +1,1 @@
-"""Programs for LlamaIndex that are executed by LlamaIndex itself and by umbel."""
+"""Programs for LlamaIndex, executed both by LlamaIndex itself and by umbel."""

@@ -1,6 +1,6 @@
-"""Agents as their users write them: `python agents.py SCENARIO…` prints a line of JSON per scenario.
+"""Agents as users write them: `python agents.py SCENARIO…` prints a line of JSON per scenario.
 
-It is executed by LlamaIndex itself, by `umbel exec --llama-index`, and on workers that have loaded it.
+This program is executed by LlamaIndex itself, by `umbel exec --llama-index`, and on workers that have loaded it.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from support.llama_index.scripted import ScriptedLLM, Turn
 
 
 class Sums(BaseModel):
-    """What the structured answer is of."""
+    """The class of a structured answer."""
 
     total: int
 
 
 async def add(ctx: Context, a: int, b: int) -> int:
-    """Add, and count how often."""
+    """Add, and count the calls."""
     async with ctx.store.edit_state() as state:
         state["added"] = state.get("added", 0) + 1
     return a + b
@@ -43,7 +43,7 @@ def divide(a: int, b: int) -> float:
 
 
 async def ask_first(ctx: Context, what: str) -> str:
-    """Do it if a human agrees."""
+    """Do it if a human approves."""
     answer = await ctx.wait_for_event(
         HumanResponseEvent,
         waiter_id="agreement",
@@ -193,7 +193,7 @@ keeper = FunctionAgent(
 
 
 async def execute(code: str) -> str:
-    """Execute code, which sees the tools."""
+    """Execute code that can call the tools."""
     values: dict[str, Any] = {"multiply": multiply}
     exec(code, values)
     return str(values["result"])
@@ -214,7 +214,7 @@ coder = CodeActAgent(
 
 
 async def followed(handler: Any, answer: Callable[[Any, Any], None] = lambda handler, event: None) -> dict[str, Any]:
-    """What a run has published, and its result or error."""
+    """Return what a run has published, and its result or error."""
     events = []
     async for event in handler.stream_events():
         if isinstance(event, InputRequiredEvent):
@@ -234,7 +234,7 @@ async def followed(handler: Any, answer: Callable[[Any, Any], None] = lambda han
 
 
 def shown(event: Any) -> Any:
-    """What of an event is compared."""
+    """Return the part of an event that is compared."""
     if type(event).__name__ in ("ToolCall", "ToolCallResult"):
         return [event.tool_name, event.tool_kwargs, shown_output(event)]
     for name in ("delta", "response", "input", "prefix", "output"):
@@ -245,13 +245,13 @@ def shown(event: Any) -> Any:
 
 
 def shown_output(call: Any) -> Any:
-    """The output of a tool as its agent's users find it."""
+    """Return the output of a tool as the agent's users see it."""
     output = getattr(call, "tool_output", None)
     return None if output is None else [type(output).__name__, output.content, output.raw_output, output.is_error]
 
 
 async def remembered(ctx: Context) -> list[str]:
-    """The conversation as it is kept in the context."""
+    """Return the conversation as the context keeps it."""
     memory = await ctx.store.get("memory")
     messages: list[ChatMessage] = await memory.aget()
     return [f"{message.role.value}: {message.content}" for message in messages]
@@ -362,7 +362,7 @@ SCENARIOS: dict[str, Callable[[], Awaitable[Any]]] = {
 
 
 async def main(names: list[str]) -> None:
-    """Run scenarios at the same time."""
+    """Run scenarios concurrently."""
 
     async def report(name: str) -> None:
         try:

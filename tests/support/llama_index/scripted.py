@@ -1,6 +1,6 @@
-"""A function-calling model that answers from a script: what it says follows from the last message alone.
+"""A function-calling model that answers from a script: its answer depends on the last message alone.
 
-So an answer is the same in every process and every attempt. Not a line of it is umbel's.
+So an answer is the same in every process and every attempt. Nothing here is specific to umbel.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.tools import ToolSelection
 from pydantic import BaseModel
 
-#: A folder for the marks of models that were held; the first call of each is held until its process is killed.
+#: Environment variable with a folder for marks. The first call of each mark is held until its process is killed.
 HOLD = "HOLD_CALLS"
 
 
 class Turn(BaseModel):
-    """What to answer.
+    """One scripted answer.
 
     Attributes:
-        when: What the last message contains.
-        say: The text.
-        call: Tools and their arguments.
-        hold: The first process in which this model is asked this waits to be killed.
+        when: Text that the last message contains.
+        say: The text of the answer.
+        call: Tools to call, with their arguments.
+        hold: The first process that gets this turn waits to be killed.
     """
 
     when: str
@@ -37,7 +37,7 @@ class Turn(BaseModel):
 
 
 async def held(mark: str) -> None:
-    """Wait to be killed, if this is the first process to come here and a test holds calls at all."""
+    """Wait to be killed if a test holds calls and this process is the first to get here."""
     folder = os.environ.get(HOLD)
     if folder is None:
         return
@@ -50,12 +50,12 @@ async def held(mark: str) -> None:
 
 
 class ScriptedLLM(FunctionCallingLLM):
-    """Answers with the first turn that fits.
+    """Answers with the first turn that matches.
 
     Attributes:
         script: The turns.
-        calls_functions: Whether it says of itself that it calls functions.
-        mark: What a call that is held is called.
+        calls_functions: Whether it reports that it calls functions.
+        mark: The name under which its calls are held.
     """
 
     script: list[Turn]

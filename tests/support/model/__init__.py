@@ -1,1 +1,1 @@
-"""The model test: runs in plain Python, random worlds, and the comparison with what Redis has."""
+"""The model test: runs in plain Python, random worlds, and the comparison with the contents of Redis."""

@@ -1,4 +1,4 @@
-"""Commands in a few words, so that a table of expectations fits on a screen."""
+"""Commands in short form, so that a table of expectations fits on a screen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from umbel.orchestration.model.commands import (
 
 
 def brief(commands: Iterable[Command]) -> list[str]:
-    """One word or three per command, in order."""
+    """Return one to three words per command, in order."""
     return [_word(command) for command in commands]
 
 

@@ -14,7 +14,7 @@ from umbel.orchestration.connection.keys import RUN_KEYS
 from umbel.orchestration.engine.leases import Held
 from umbel.orchestration.store.record import decode, read
 
-#: Keys of a run that go when it completes.
+#: Keys of a run that are deleted when it completes.
 SPENT = tuple(name for name, key in RUN_KEYS.items() if key.spent)
 
 
@@ -33,10 +33,10 @@ def _unpack(raw: bytes) -> dict[str, Any]:
 
 
 def compare(store: Store, run: ModelRun) -> None:
-    """Look at every key of a run.
+    """Compare every key of a run.
 
     Raises:
-        Mismatch: Something is not as the model says.
+        Mismatch: A key differs from the model.
     """
     keys = store.locate(run.run_id)
     pipe = store.client.pipeline(transaction=True)
@@ -132,7 +132,7 @@ def _events(raw: dict[bytes, bytes]) -> dict[str, int]:
 
 
 def _in_records(work: dict[bytes, bytes], queue: dict[bytes, bytes]) -> dict[str, int]:
-    """Events that stand in the record of their only work item."""
+    """Return the events stored in the record of their only work item."""
     records = [decode(raw) for name, raw in (*work.items(), *queue.items()) if name[-2:] not in (b":h", b":t")]
     return {str(record.event_id): 1 for record in records if record.event is not None}
 
@@ -207,7 +207,7 @@ def _expected_joins(run: ModelRun) -> dict[str, list[str]]:
 
 
 def expected_extra(run: ModelRun) -> set[str]:
-    """The ends of the names of the run's dynamic keys."""
+    """Return the suffixes of the names of the run's dynamic keys."""
     found = {f":sent:{item.work_id}" for item in run.items.values() if item.sent is not None}
     for scope_id, scope in run.scopes.items():
         found |= {f":members:{scope_id}:{name}" for name, m in scope.members.items() if m and name not in scope.fired}
@@ -218,10 +218,10 @@ def expected_extra(run: ModelRun) -> set[str]:
 
 
 def compare_shard(store: Store, shard: int, held: dict[tuple[str, int], set[str]], gone: set[tuple[str, int]]) -> None:
-    """Look at the indexes of a shard: what owners hold, and whether the unclaimed are counted right.
+    """Compare the indexes of a shard: the work that owners hold, and the counts of unclaimed work.
 
     Raises:
-        Mismatch: Something is not as the model says.
+        Mismatch: An index differs from the model.
     """
     key = store.keys.in_shard
     owners = [owner for owner, where in held if where == shard]

@@ -25,7 +25,7 @@ class Child:
 
     @property
     def is_asked_for(self) -> bool:
-        """Whether it goes on, or is about to."""
+        """Whether it is running or about to run."""
         return self.status in ("starting", "running", "reviving", "unwanted")
 
     @property
@@ -35,7 +35,7 @@ class Child:
 
 
 class Family:
-    """The children of one run, and the end that the run has waited with."""
+    """The children of one run, and whether the run's end waits for them."""
 
     def __init__(self, run: ModelRun) -> None:
         self.run = run
@@ -44,7 +44,7 @@ class Family:
         self._to_be_started: list[str] = []
 
     def to_be_started(self) -> list[str]:
-        """Children that the script's caller has to start."""
+        """Return the children that the caller of the script has to start."""
         found, self._to_be_started = self._to_be_started, []
         return found
 
@@ -109,7 +109,7 @@ class Family:
             self._resume(item)
 
     def hold_end(self, status: str, item: Item | None) -> bool:
-        """Whether the end has to wait."""
+        """Return whether the end has to wait, and record it."""
         if item is None or not self.keeps_run or (status == "failed" and not self.has_end):
             return False
         self.has_end = True
@@ -120,7 +120,7 @@ class Family:
         return True
 
     def give_up(self, work_id: str) -> None:
-        """Nobody waits for the children of a work item any more."""
+        """Cancel the children of a work item that no longer waits for them."""
         for child in self.children.values():
             if child.work_id == work_id and child.is_open and child.on_parent_end != "leave":
                 child.status = "cancelled" if child.status == "held" else "unwanted"

@@ -1,4 +1,4 @@
-"""What a run of the reference consists of: work items and fan-outs."""
+"""The parts of a run in the reference: work items and fan-outs."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class Item:
     late: bool = False
     batches: int = 0
     sent: set[str] | None = None
-    is_cancelled: bool = False  # a blank in its step's queue
-    awaited: int | None = None  # so many child runs
+    is_cancelled: bool = False  # left as a blank in its step's queue
+    awaited: int | None = None  # the number of child runs it waits for
     next_held: int = 1
-    is_at_end: bool = False  # it has ended the run, which waits for child runs
+    is_at_end: bool = False  # it has ended the run, whose end waits for child runs
     answers: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def line(self) -> str:
-        """Queue and priority."""
+        """Return queue and priority."""
         return f"{self.step.queue or 'umbel'}/{self.step.priority or 0}"
 
     @property
     def spent(self) -> dict[str, int]:
-        """Recoveries of its lineage."""
+        """Return the recoveries of its lineage."""
         merged: dict[str, int] = {}
         for packed in self.recoveries:
             for name, n in (json.loads(packed) if packed else {}).items():
@@ -56,13 +56,13 @@ class Item:
         return merged
 
     def let_go(self) -> None:
-        """It is no longer anybody's claim."""
+        """Drop its claim."""
         self.token = self.claim_id = self.owner = None
 
 
 @dataclass
 class Ahead:
-    """What was staged for a commit that has not come yet: events with their uses, member lists."""
+    """What was staged for a commit that has not happened yet: events with their use counts, member lists."""
 
     events: dict[str, int]
     members: set[str]
@@ -70,7 +70,7 @@ class Ahead:
 
 @dataclass
 class FanOut:
-    """An open scope."""
+    """An open fan-out scope."""
 
     parent: str
     joins: list[tuple[str, StepPlan]]
@@ -80,5 +80,5 @@ class FanOut:
 
 
 def innermost(path: str) -> str | None:
-    """The id of the fan-out in which a path stands."""
+    """Return the id of the innermost fan-out of a path."""
     return path.rpartition("/")[2].partition(":")[0] if path else None

@@ -1,4 +1,4 @@
-"""A run of the random world: its model, and what its executors hold of it."""
+"""A run of the random world: its model, and what its executors know about it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class LiveRun:
     model: ModelRun
     start: dict[str, Any]
     dispatches: list[Dispatch] = field(default_factory=list)
-    works: list[Work] = field(default_factory=list)  # claimed, as far as its executor knows
+    works: list[Work] = field(default_factory=list)  # claimed, as far as the executor knows
     stale: list[Work] = field(default_factory=list)
     doomed: set[str] = field(default_factory=set)  # tokens whose process dies before it commits
-    outcomes: dict[str, Outcome] = field(default_factory=dict)  # token -> what it has staged and must report
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # token -> staged outcome that it must report
     age: int = 0
 
     def item_of(self, work: Work) -> Item | None:
-        """The work's item while it is still this claim's."""
+        """Return the work's item while it is still under this claim."""
         item = self.model.items.get(work.work_id)
         mine = item is not None and item.state == "running" and item.token == work.token
         return item if mine and self.model.status == "running" else None

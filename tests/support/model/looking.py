@@ -1,4 +1,4 @@
-"""What a decision looks at, and whether it would be the same a moment later, as scripts have to find out."""
+"""The surroundings of a decision, and whether it would be the same a moment later, as scripts have to check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel.orchestration.store.replies import Applied, CarryOn, Refusal
 
 
 def looked(store: Any, model: ModelRun, events: Sequence[Envelope]) -> Surroundings:
-    """What the store finds for these events: of all waiters those that they may answer."""
+    """Return what the store finds for these events: the waiters that they may answer."""
     around: Surroundings = store.waiters_for(model.run_id, events)
     if model.status == "running":
         expected = {name for name, waiter in model.waiters.items() if any(map(waiter.matches, events))}
@@ -35,7 +35,7 @@ def still_holds(
     found_nothing: bool = False,
     own: str = "",
 ) -> bool:
-    """Whether a script must accept what was decided on these surroundings; those of an index are not considered."""
+    """Return whether a script must accept a decision made on these surroundings, leaving aside those of an index."""
     waiters, early = set(model.waiters), {kept.event_id for kept in model.inbox}
     resumed = [command for command in commands if isinstance(command, Resume) and command.work_id != own]
     return (
@@ -47,14 +47,14 @@ def still_holds(
 
 
 def judged(reply: object, *, holds: bool, seen: bool, decided: Iterable[Command], now: Iterable[Command]) -> bool:
-    """Whether the script has taken the decision, if it was right to do so.
+    """Return whether the script has accepted the decision; fails if it should not have.
 
     Args:
-        reply: Its answer.
-        holds: What `still_holds` says.
-        seen: It was decided with the index: it may hold although waiters were added.
+        reply: The script's reply.
+        holds: The result of `still_holds`.
+        seen: It was decided with the index: it may be accepted although waiters were added.
         decided: The decision.
-        now: What would be decided now.
+        now: The decision on the current surroundings.
     """
     same = Counter(map(repr, decided)) == Counter(map(repr, now))
     accepted = reply is not Refusal.CHANGED
@@ -65,7 +65,7 @@ def judged(reply: object, *, holds: bool, seen: bool, decided: Iterable[Command]
 
 
 def agree_on_repetition(model: ModelRun, taken: Applied | Refusal, carry_on: CarryOn, refusal: Refusal | None) -> None:
-    """What a commit answers again that asked for nothing but to go on: its claim is found as long as it is held."""
+    """Check the reply to a repeated commit that had only a continuation: its claim is found as long as it is held."""
     running = (item for item in model.items.values() if item.state == "running")
     held = next((item for item in running if item.claim_id == carry_on.claim_id), None)
     if isinstance(taken, Refusal):

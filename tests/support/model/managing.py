@@ -1,4 +1,4 @@
-"""What is done with runs from outside: work is parked and taken up, runs are cancelled, revived, retired."""
+"""Management operations on runs: parking and unparking work; cancelling, reviving and retiring runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from umbel.orchestration.connection.keys import RUN_KEYS
 
 
 class ManagedWorld(World):
-    """A world with somebody who looks after its runs."""
+    """A world in which runs are managed from outside."""
 
     def park(self, run: LiveRun) -> None:
         model = run.model
@@ -45,7 +45,7 @@ class ManagedWorld(World):
             self.heard(run, applied, "unparking")
 
     def retire(self, run: LiveRun) -> None:
-        """End a run that is old enough, or take an ended one up again, or let it go."""
+        """Cancel a run that is old enough, or revive or retire one that has ended."""
         model = run.model
         if model.status == "running":
             if run.age > 400 or not model.items:
@@ -78,7 +78,7 @@ class ManagedWorld(World):
             self.heard(run, reply, "reviving")
 
     def leave(self, run: LiveRun) -> None:
-        """A run that has ended: what must hold from then on."""
+        """Check what must hold for a run that has ended, then retire it."""
         model = run.model
         compare(self.store, model)
         keys = self.store.locate(model.run_id)

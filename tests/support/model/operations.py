@@ -1,4 +1,4 @@
-"""What else happens in the world: sends, losses, heartbeats, timers, ends, revivals; and the checks at a run's end."""
+"""More operations of the world: sends, losses, heartbeats, timers, ends, revivals; and the checks at a run's end."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from umbel.orchestration.store.replies import Applied, Dispatch, Refusal
 
 
 class FaultyWorld(ManagedWorld):
-    """All operations together."""
+    """All operations combined."""
 
     def between(self) -> list[Callable[[LiveRun], None]]:
         return [*super().between(), self.send, self.timer]
 
     def run_for(self, scripts: int) -> None:
-        """Play, then bring every run to its end and check what is left.
+        """Play, then bring every run to its end and check what is left over.
 
         Raises:
             Mismatch: Redis and the model disagree; the last operations are in `log`.
@@ -39,7 +39,7 @@ class FaultyWorld(ManagedWorld):
         self.look_at_shards()
 
     def operations(self) -> list[tuple[Callable[[LiveRun], None], int]]:
-        """What happens, and how often."""
+        """Return the operations with their weights."""
         return [
             (self.claim, 36),
             (self.commit, 36),
@@ -58,7 +58,7 @@ class FaultyWorld(ManagedWorld):
         ]
 
     def verify(self, run: LiveRun) -> None:
-        """The journal leads to what is there."""
+        """Check that the journal replays to the run as it is."""
         found = self.store.call(verify, self.store, run.model.run_id)
         agree("what the journal leads to", [str(each) for each in found.differences], [])
 
@@ -109,7 +109,7 @@ class FaultyWorld(ManagedWorld):
     # -- owners ----------------------------------------------------------------------------------------------------
 
     def lose(self, run: LiveRun) -> None:
-        """An owner dies; what it held is handed back, perhaps by two sweeps, one of which died half-way."""
+        """An owner dies; its work is handed back, possibly by two sweeps, the first of which died half-way."""
         owner, shard = self.rng.choice(self.owners), self.shard(run)
         held = self.holding(owner, shard)
         leases = self.store.keys.in_shard(shard, "leases")
@@ -125,7 +125,7 @@ class FaultyWorld(ManagedWorld):
             return
         self.fenced.add((owner, shard))
         while found:
-            found = sorted(found, key=lambda each: each.member)  # the same in every replay
+            found = sorted(found, key=lambda each: each.member)  # the same order in every replay
             some = found[: self.rng.randint(1, len(found))]
             self.handed_back(owner, shard, some, charge=True)
             if self.rng.random() < 0.3:
@@ -133,14 +133,14 @@ class FaultyWorld(ManagedWorld):
             found = self.leases.fence(owner, shard)
             agree("what is left of a lost owner", {each.member for each in found}, held)
         agree("lease of a lost owner", self.client.zscore(leases, owner), None)
-        if self.rng.random() < 0.5:  # else it lives and does not know
+        if self.rng.random() < 0.5:  # otherwise it lives and does not know
             self.reborn(owner)
 
     def late_loss(self, run: LiveRun) -> None:
-        """A sweep that stood still for long hands back a claim that has moved on since."""
+        """A sweep that was stalled for a long time hands back a claim that has changed since."""
         if run.stale:
             items = run.model.items
-            # Most telling: the same owner has claimed the same work anew since.
+            # The most revealing case: the same owner has claimed the same work again since.
             again = [w for w in run.stale if w.work_id in items and items[w.work_id].owner == w.owner]
             work = self.rng.choice(again or run.stale)
             self.handed_back(work.owner, self.shard(run), [Held.parse(work.member)], charge=True)
@@ -175,7 +175,7 @@ class FaultyWorld(ManagedWorld):
         run.model.dispatch(item)
 
     def heartbeat(self, run: LiveRun) -> None:
-        """An owner tells what it believes to hold: too little after a lost reply, too much after a fence."""
+        """An owner reports the work it believes it holds: too little after a lost reply, too much after a fence."""
         owner, shard = self.rng.choice(self.owners), self.shard(run)
         held = [Held.parse(member) for member in sorted(self.holding(owner, shard))]
         believed = {each for each in held if self.rng.random() < 0.9}
@@ -204,7 +204,7 @@ class FaultyWorld(ManagedWorld):
             agree("heartbeat hears what was lost", set(pulse.lost), extra)
 
     def claim_again(self, run: LiveRun) -> None:
-        """The reply of a claim was lost for long."""
+        """A claim is repeated long after its reply was lost."""
         mine = [work for work in run.works if run.item_of(work) and (work.owner, self.shard(run)) not in self.fenced]
         if not mine:
             return
@@ -261,13 +261,13 @@ class FaultyWorld(ManagedWorld):
 
     # -- set aside, ended, revived ---------------------------------------------------------------------------------
 
-    # -- the end of the world --------------------------------------------------------------------------------------
+    # -- draining --------------------------------------------------------------------------------------------------
 
     def drain(self, run: LiveRun) -> None:
-        """Everything that still can happen in a run happens, without further faults; then nothing may be left."""
+        """Let everything that can still happen in a run happen, without further faults; then nothing may be left."""
         model = run.model
         for moves in range(10_000):
-            self.winds_down = moves > 1000  # fan-outs can follow each other for long
+            self.winds_down = moves > 1000  # fan-outs can follow each other for a long time
             if model.status != "running" or not model.items:
                 break
             self.move(run)
@@ -282,7 +282,7 @@ class FaultyWorld(ManagedWorld):
         self.leave(run)
 
     def move(self, run: LiveRun) -> None:
-        """The next thing that can happen happens."""
+        """Make the next possible thing happen."""
         model = run.model
         if model.parked:
             self.unpark(run)
@@ -302,14 +302,14 @@ class FaultyWorld(ManagedWorld):
             self.follow(run, dispatch, f"last{self.rng.randrange(10**6)}")
             return
         orphans = list(model.in_state("running"))
-        for item in orphans:  # held by an owner that forgot it
+        for item in orphans:  # held by an owner that no longer knows
             held = Held(model.run_id, item.work_id, str(item.claim_id))
             self.handed_back(str(item.owner), self.shard(run), [held], charge=False)
         if not orphans:
             self._pass_time(run)
 
     def _pass_time(self, run: LiveRun) -> None:
-        """Nothing runs: timers fire, and waiters without one are given up."""
+        """Nothing is running: timers fire, and waiters without a timer are given up."""
         model = run.model
         work_timers: list[Any] = [t for t in sorted(model.timers) if not t.startswith("timeout")]
         for timer in work_timers:
@@ -323,5 +323,5 @@ class FaultyWorld(ManagedWorld):
             self.give_up(run)
 
     def give_up(self, run: LiveRun) -> None:
-        """Nothing will ever happen in a run."""
+        """Cancel a run in which nothing can happen any more."""
         self.cancel(run)

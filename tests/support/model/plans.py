@@ -16,13 +16,13 @@ TYPES = ("A", "B", "C", "D", "M", "N")
 
 
 def random_event(rng: random.Random) -> Envelope:
-    """An event of some class, sometimes a child of another."""
+    """Return an event of some class, sometimes with a parent class."""
     parents = rng.choice(((), (), (), ("A",), ("M",), (INPUT_REQUIRED,)))
     return event(rng.choice((*TYPES, "M", "N")), *parents, k=rng.randint(1, 3), n=rng.randrange(10**9))
 
 
 def random_plan(rng: random.Random, name: str) -> Plan:
-    """A workflow in which anything may follow upon anything."""
+    """Return a workflow in which any event may lead to any other."""
     collectors = [
         step(f"gather{i}", *rng.sample(("M", "N", "C"), rng.randint(1, 2)), kind="collect", take=_take(rng))
         for i in range(rng.randint(0, 3))
@@ -56,7 +56,7 @@ def _take(rng: random.Random) -> int | None:
 
 
 def random_outcome(rng: random.Random, work: Work, live: int, *, large: bool) -> Outcome:
-    """What a step might do; the more is going on already, the less it adds."""
+    """Return a possible outcome of a step; the more work is live, the less it adds."""
     if large and live < 6 and rng.random() < 0.04:
         same = tuple(random_event(rng) for _ in range(3))
         return FannedOut(tuple(replace(rng.choice(same)) for _ in range(CHUNK + rng.randint(1, 9))))

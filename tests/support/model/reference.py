@@ -1,7 +1,7 @@
-"""What a run should be, in plain Python: the reference that the Lua scripts are compared with.
+"""The expected state of a run, in plain Python: the reference with which the Lua scripts are compared.
 
-Nothing here is clever on purpose. Counts that Redis keeps are counted anew each time, so that a count which drifts in
-Redis shows.
+Nothing here is optimized, on purpose. Counts that Redis maintains are recomputed each time, so that a drifting count
+in Redis is detected.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from umbel.orchestration.model.waiters import InboxEvent, Surroundings, Waiter
 
 
 class ModelRun:
-    """One run: what happens to it, command by command."""
+    """One run, to which commands are applied one by one."""
 
     def __init__(self, run_id: str, plan: Plan) -> None:
         self.run_id, self.plan = run_id, plan
@@ -57,14 +57,14 @@ class ModelRun:
         self.timers: set[str] = set()
         self.parked: set[str] = set()
         self.received: set[str] = set()
-        self.remembered: dict[str, tuple[str, Any, float]] = {}  # by work id: token, answer, when
-        self.went_on: dict[str, Any] = {}  # token -> what a commit was sent with that had nothing but this to remember
+        self.remembered: dict[str, tuple[str, Any, float]] = {}  # work id -> token, reply, time
+        self.went_on: dict[str, Any] = {}  # token -> the `CarryOn` of a commit whose reply was only a continuation
         self.finished: set[str] = set()
         self.staged: dict[str, Ahead] = {}  # by work id
         self.added = self.removed = self.kept = 0  # waiters added, waiters removed, events added to the inbox
         self.tokens = self.commits = self.seq = self.idle = 0
         self.dispatches: list[tuple[str, int]] = []
-        self.carry: tuple[str, str, tuple[str, ...]] | None = None  # claim id, owner, steps not taken, in a commit
+        self.carry: tuple[str, str, tuple[str, ...]] | None = None  # in a commit: claim id, owner, steps not taken
         self.carried: Item | None = None
         self.family = Family(self)
 
@@ -72,32 +72,32 @@ class ModelRun:
 
     @property
     def surroundings(self) -> Surroundings:
-        """As the store would read them."""
+        """The surroundings as the store would read them."""
         return Surroundings(self.added, tuple(self.waiters.values()), tuple(self.inbox), self.kept)
 
     @property
     def version(self) -> int:
-        """Number of all changes of waiters and inbox."""
+        """The number of all changes of waiters and inbox."""
         return self.added + self.removed + self.kept
 
     def timer(self, kind: str, *rest: str) -> str:
-        """A timer's name."""
+        """Return a timer's name."""
         return "|".join((kind, self.run_id, *rest))
 
     def slots_in_use(self) -> list[str]:
-        """Every slot that somebody holds."""
+        """Return every slot that is in use."""
         return [f"{name}/{n}" for name, holders in self.slots.items() for n in holders]
 
     def in_state(self, *states: str) -> list[Item]:
-        """Items in one of these states."""
+        """Return the items in one of these states."""
         return [item for item in self.items.values() if item.state in states]
 
     def asleep(self) -> list[Item]:
-        """Items that wait for an event."""
+        """Return the items that wait for an event."""
         return [item for item in self.in_state("suspended") if item.awaited is None and not item.is_at_end]
 
     def dispatched(self) -> list[tuple[str, int]]:
-        """Dispatches asked for since the last look."""
+        """Return the dispatches since the last call."""
         found, self.dispatches = self.dispatches, []
         return found
 
@@ -167,7 +167,7 @@ class ModelRun:
         self.deliver(Item(work_id, step, scope.parent, [], [scope.recoveries], (scope_id, members)))
 
     def settle(self) -> None:
-        """Close what has nothing open inside."""
+        """Close scopes that have nothing open inside."""
         while True:
             inside = {innermost(item.scope) for item in self.items.values()}
             inside |= {innermost(scope.parent) for scope in self.scopes.values()}
@@ -188,7 +188,7 @@ class ModelRun:
     # -- commands --------------------------------------------------------------------------------------------------
 
     def apply(self, commands: Iterable[Command], me: Item | None = None, decision: Decision | None = None) -> bool:
-        """Apply commands in order; True when the run has ended."""
+        """Apply commands in order; returns True when the run has ended."""
         for command in commands:
             self._one(command, me, decision)
             if self.status != "running":
@@ -278,7 +278,7 @@ class ModelRun:
         self.place(item)
 
     def _own(self, command: Command, me: Item) -> None:
-        """What concerns the committing item."""
+        """Apply a command that concerns the committing item."""
         if isinstance(command, Done):
             self._done(me)
         elif isinstance(command, Retry):
@@ -321,7 +321,7 @@ class ModelRun:
             self.vacate(me)
 
     def cancel(self, item: Item) -> None:
-        """Somebody cancels a work item."""
+        """Cancel a work item from outside."""
         self.seq += 1
         if item.state == "queued":
             item.is_cancelled = True
@@ -337,7 +337,7 @@ class ModelRun:
         self._done(item)
 
     def finish(self, status: str) -> None:
-        """The run ends."""
+        """End the run."""
         assert self.status == "running", "ended twice"
         self.status = status
         self.seq += 1
@@ -347,7 +347,7 @@ class ModelRun:
             self.received.clear()
 
     def revive(self) -> None:
-        """Take up an ended run."""
+        """Revive an ended run."""
         self.status = "running"
         self.family.revive()
         for item in sorted(self.items.values(), key=lambda item: item.work_id):

@@ -1,8 +1,8 @@
-"""Where the model test leaves what it did, for the summary at the end of a session."""
+"""Where the model test records what it did, for the summary at the end of a test session."""
 
 from __future__ import annotations
 
 import pytest
 
-#: What each world of the model test did: scripts, runs, seed of the session.
+#: One entry per world of the model test: scripts, runs, seed of the session.
 MODEL_REPORTS = pytest.StashKey[list[tuple[int, int, int]]]()

@@ -1,4 +1,4 @@
-"""Small scenarios, each of which needs one guard of the scripts: it fails as soon as that guard is taken out."""
+"""Small scenarios, each of which depends on one guard in the scripts: it fails when that guard is removed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def begun(store: Store) -> tuple[DrivenRun, Work]:
 
 
 def lost(run: DrivenRun, work: Work) -> Dispatch:
-    """The owner dies; the dispatch of the next attempt."""
+    """The owner dies; returns the dispatch of the next attempt."""
     run.leases.fence(work.owner, run.keys.shard, known_dead=True)
     [(_, applied)] = run.leases.hand_back(work.owner, [Held.parse(work.member)], charge=True)
     return applied.dispatches[0]

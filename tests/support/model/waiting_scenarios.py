@@ -1,4 +1,4 @@
-"""Scenarios of waiters and the inbox, each of which needs one guard: what was decided on an earlier look is refused."""
+"""Scenarios of waiters and the inbox, each of which needs one guard: decisions on outdated surroundings are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def waits_for(work: Work, type_: str = "Answer", **requirements: object) -> Susp
 
 
 class Waiting:
-    """A run whose steps wait for answers of many numbers."""
+    """A run whose steps wait for answers with these numbers."""
 
     def __init__(self, store: Store, *numbers: int) -> None:
         self.store = store

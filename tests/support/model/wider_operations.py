@@ -1,4 +1,4 @@
-"""What else happens in a wider world: steps run child runs, single steps are cancelled."""
+"""Operations of a wider world: steps run child runs, single steps are cancelled."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from umbel.orchestration.store.replies import Applied
 
 
 class WiderWorld(FaultyWorld):
-    """A world with child runs, of which only their parents are there, and with cancelled steps."""
+    """A world with cancelled steps and child runs, of which only the parents exist."""
 
     def operations(self) -> list[tuple[Callable[[LiveRun], None], int]]:
         return [*super().operations(), (self.cancel_step, 2), (self.child_started, 3), (self.child_ended, 6)]
 
     def outcome(self, run: LiveRun, work: Work) -> Outcome:
-        """What a step might do: sometimes it runs children, of which an earlier execution may have begun some."""
+        """Return a possible outcome: sometimes it runs children, some of which an earlier execution may have begun."""
         rng, begun = self.rng, [name for name in work.answers if name.startswith("child|")]
         if work.run_id.endswith(("0", "5")) and len(begun) < 4 and rng.random() < 0.2:
             number = rng.randint(1, 3)
@@ -96,7 +96,7 @@ class WiderWorld(FaultyWorld):
         return bool(open_ones)
 
     def cancel_step(self, run: LiveRun) -> None:
-        """A work item is cancelled, wherever it is; perhaps another event goes on in its place."""
+        """Cancel a work item in any state, sometimes with another event in its place."""
         model = run.model
         free = [item for item in model.items.values() if item.work_id not in model.staged and item.state != "failed"]
         if model.status != "running" or not free:
@@ -106,7 +106,7 @@ class WiderWorld(FaultyWorld):
             return
         self.note(f"{model.run_id} cancel {item.step.name} {item.work_id} which is {item.state}")
         selection = Selection(work_ids=frozenset({item.work_id}))
-        # In the order of the store: one event may resume several waiters, in any order.
+        # In the store's order: one event may resume several waiters, in any order.
         around = model.surroundings if instead is None else looked(self.store, model, [instead])
         about = (self.store, model.run_id, model.plan, selection, LIMITS)
         count, changes = self.store.call(cancel_work, *about, instead=instead)

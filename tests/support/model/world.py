@@ -1,4 +1,4 @@
-"""A random world: many runs, several owners, every fault, and after each operation what Redis answers is checked."""
+"""A random world: many runs, several owners, every fault; the replies of Redis are checked after each operation."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from umbel.orchestration.store.replies import Applied, CarryOn, Dispatch, Refusa
 #: A small inbox, so that it overflows.
 LIMITS = Limits(inbox_max_events=4)
 
-#: What a process may have room for: nobody, a crowd, a smaller crowd, one; the last is the most usual.
+#: The suspects that a process may take: none, up to level 1, up to level 2, a single one of any level (most common).
 ROOMS = (NO_SUSPECTS, Room(1), Room(2), ONE_SUSPECT, ONE_SUSPECT)
 
 
 class World:
-    """Runs operations and keeps the models in step. Operations are in `core_operations.py`."""
+    """Runs operations and keeps the models in step. `managing.py` and `operations.py` add more operations."""
 
     def __init__(
         self, client: Client, settings: Settings, seed: int, *, large: bool = False, **mutations: tuple[str, str]
@@ -52,14 +52,14 @@ class World:
         self.held: dict[tuple[str, int], set[str]] = {}
         self.fenced: set[tuple[str, int]] = set()
         self.started = self.steps = 0
-        self.busy: Work | str | None = None  # whose decision is about to be applied
-        self.winds_down = False  # steps lead to nothing new any more
+        self.busy: Work | str | None = None  # the work whose decision is about to be applied
+        self.winds_down = False  # steps no longer lead to new work
         self.log: list[str] = []
 
-    # -- what operations share -------------------------------------------------------------------------------------
+    # -- shared by operations --------------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
-        """Keep the last operations for the report of a failure."""
+        """Keep the last operations for a failure report."""
         self.log.append(text)
         del self.log[:-40]
 
@@ -73,7 +73,7 @@ class World:
         self.holding(work.owner, self.shard(run)).discard(work.member)
 
     def heard(self, run: LiveRun, reply: object, what: str) -> None:
-        """The dispatches of an applied verb are those the model asked for; some are lost on the way."""
+        """Check that an applied verb returned the dispatches that the model requested; some are lost on the way."""
         assert isinstance(reply, Applied), f"{what}: {reply!r}"
         expected = sorted(run.model.dispatched())
         agree(f"dispatches of {what}", sorted((b.work_id, b.dispatch_no) for b in reply.dispatches), expected)
@@ -82,7 +82,7 @@ class World:
         run.dispatches += [dispatch for dispatch in in_order if self.rng.random() < 0.95]
 
     def reborn(self, owner: str) -> None:
-        """A lost process goes on, or is replaced, under another name."""
+        """A lost process continues, or is replaced, under another name."""
         self.births += 1
         self.owners = [f"owner{self.births}" if name == owner else name for name in self.owners]
 
@@ -93,7 +93,7 @@ class World:
     # -- operations of one step ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """A new run."""
+        """Start a new run."""
         run_id = f"run{self.started:05d}"
         self.started += 1
         model = ModelRun(run_id, random_plan(self.rng, f"W{self.started}"))
@@ -111,13 +111,13 @@ class World:
         model.remembered["start"] = ("", Applied(tuple(run.dispatches)), 0.0)
 
     def start_again(self, run: LiveRun) -> None:
-        """The reply of a start was lost, or somebody else wants the id."""
+        """Repeat a start whose reply was lost; another client also tries to use its id."""
         asked = run.start | {"nonce": "another"}
         agree("start by another", self.store.start(run.model.run_id, run.model.plan, **asked), Refusal.EXISTS)
         assert isinstance(self.store.start(run.model.run_id, run.model.plan, **run.start), Applied)
 
     def claim(self, run: LiveRun) -> None:
-        """Some dispatch reaches some process; old ones too."""
+        """Deliver a dispatch, possibly an old one, to some process."""
         if not run.dispatches:
             return
         ready = {item.work_id for item in run.model.in_state("ready")}
@@ -160,7 +160,7 @@ class World:
         self.took(run, item, reply)
 
     def took(self, run: LiveRun, item: Item, reply: Work) -> None:
-        """A claim was answered, or a commit has claimed what it goes on with."""
+        """Record an answered claim, or the claim with which a commit continues."""
         model = run.model
         self.holding(reply.owner, self.shard(run)).add(reply.member)
         self._check_claim(run, item, reply)
@@ -189,7 +189,7 @@ class World:
                 agree("members of a fan-in", self.store.members(work), item.gathered[1])
 
     def commit(self, run: LiveRun) -> None:
-        """An attempt reports its outcome; sometimes one that was given up long ago."""
+        """An attempt reports its outcome; sometimes one that was lost long ago."""
         usable = [work for work in run.works if work.token not in run.doomed and work is not self.busy]
         late = run.stale and self.rng.random() < 0.15
         if late:
@@ -231,7 +231,7 @@ class World:
         holds = still_holds(model, around, decision.commands, **flags)
         now = decide(model.plan, work, outcome, model.surroundings, LIMITS).commands
         carry_on = None
-        if again is not None:  # the reply was lost of a commit that asked for nothing but to go on
+        if again is not None:  # the reply was lost of a commit that had only a continuation
             about = {"surroundings": around, "batches": 0, "entry": {}, "carry_on": again}
             taken = self.store.commit(work, model.plan, decision, **about)
             self.note(f"{model.run_id} commit {work.step} {work.work_id} again")
@@ -282,23 +282,23 @@ class World:
             self.took(run, carried, taken.continued)
 
     def outcome(self, run: LiveRun, work: Work) -> Outcome:
-        """What a step might do."""
+        """Return a possible outcome of a step."""
         return random_outcome(self.rng, work, len(run.model.items), large=self.large)
 
     def refusal(self, run: LiveRun, work: Work) -> Refusal | None:
-        """What a verb under this work's token answers."""
+        """Return the refusal that a verb under this work's token must get."""
         if run.model.status != "running":
             return Refusal.CLOSED
         return None if run.item_of(work) is not None else Refusal.STALE
 
     def look(self, run: LiveRun, events: Sequence[Envelope]) -> Surroundings:
-        """As an engine looks at what matters to a decision."""
+        """Look up what matters to a decision, as an engine does."""
         if not events or self.rng.random() < 0.5:
             return run.model.surroundings
         return looked(self.store, run.model, events)
 
     def interlude(self, run: LiveRun, work: Work | None = None) -> None:
-        """Something else happens to the run between the look and the script; not to this work."""
+        """Let something else happen to the run, not to this work, between the look and the script."""
         if self.busy is not None or self.rng.random() < 0.7:
             return
         self.busy = work or "somebody"
@@ -306,11 +306,11 @@ class World:
         self.busy = None
 
     def between(self) -> list[Callable[[LiveRun], None]]:
-        """What may happen meanwhile."""
+        """Return what may happen in between."""
         return [self.claim, self.commit, self.commit, self.flush]
 
     def flush(self, run: LiveRun) -> None:
-        """An attempt sends and publishes before its end; a later attempt may send the same again."""
+        """An attempt sends and publishes before its end; a later attempt may send the same events again."""
         candidates = [work for work in (*run.works, *run.stale[-1:]) if work is not self.busy]
         if not candidates:
             return
@@ -365,7 +365,7 @@ class World:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def play(self, operations: Sequence[tuple[Callable[[LiveRun], None], int]], scripts: int) -> None:
-        """Random operations until this many scripts have run.
+        """Run random operations until this many scripts have run.
 
         Raises:
             Mismatch: Redis and the model disagree.

@@ -1,4 +1,4 @@
-"""The store of a world, whose callers lose replies."""
+"""The store of a world whose callers lose replies."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from umbel.orchestration.store.scripts import names
 
 T = TypeVar("T")
 
-#: What the second asking of a verb answers, when its first answer was the key; all others answer the same again.
+#: First reply of a verb -> its reply when the call is repeated; all other replies are repeated as they are.
 SECOND = {b"ended": b"closed", b"parked": b"stale", b"revived": b"running"}
 SAME_BODY = {"start", "commit", "stage", "unstage", "fence", "heartbeat"}
 RETRYABLE = set(names()) - {"redispatch"}
 
 
 class WorldStore(MutantStore):
-    """Counts scripts, and asks many of them twice, as a caller does whose reply was lost."""
+    """Counts scripts, and sends many of them twice, as a caller does whose reply was lost."""
 
     def __init__(
         self, connection: Connection, settings: Settings, rng: random.Random, mutations: dict[str, tuple[str, str]]
@@ -44,10 +44,10 @@ class WorldStore(MutantStore):
 
 
 def answers_agree(verb: str, first: Any, second: Any) -> None:
-    """What is asked twice is answered twice."""
-    if verb == "cancel" and second[0] == b"changed":  # by the first one: the caller finds nothing more to cancel
+    """Check that a repeated call gets the same reply as the first one."""
+    if verb == "cancel" and second[0] == b"changed":  # by the first call: nothing is left to cancel
         return
-    if first[0] == b"told":  # that end may have been all that the run has waited for
+    if first[0] == b"told":  # the run may have waited for just that end
         agree("second end of a child", second[0] in (b"known", b"closed"), True)
         return
     once = verb in ("wake", "deadline")  # their timer is gone
@@ -61,7 +61,7 @@ def answers_agree(verb: str, first: Any, second: Any) -> None:
 
 
 def _work(packed: bytes, payloads: list[bytes]) -> tuple[Any, ...]:
-    """A claimed work item: its record, events and answers. Lua gives fields and answers in any order."""
+    """Return a claimed work item: its record, events and answers. Lua returns fields and answers in any order."""
     record = decode(packed)
     events = len(record.all_event_ids)
     return record, payloads[:events], dict(zip(payloads[events::2], payloads[events + 1 :: 2], strict=True))

@@ -1,4 +1,4 @@
-"""A Redis Cluster of the server that umbel brings along: primaries, and a replica for each if wanted."""
+"""A Redis Cluster of the bundled server: primaries, and a replica for each if requested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SLOTS = 16384
 
 
 class ClusterUnderTest:
-    """Servers on loopback that are one cluster; all have one password."""
+    """Servers on loopback that form one cluster; all share one password."""
 
     def __init__(self, folder: Path, supervisor: Supervisor, *, primaries: int = 3, replicated: bool = False) -> None:
         self.folder, self._supervisor = folder, supervisor
@@ -51,40 +51,40 @@ class ClusterUnderTest:
 
     @property
     def ports(self) -> list[int]:
-        """Of all nodes."""
+        """The ports of all nodes."""
         return [*self.primaries, *self.replicas]
 
     @property
     def url(self) -> str:
-        """For umbel."""
+        """The URL for umbel."""
         return self.url_for("", self.password)
 
     def url_for(self, user: str, password: str) -> str:
-        """The same for an ACL user."""
+        """Return the URL for an ACL user."""
         nodes = ",".join(f"127.0.0.1:{port}" for port in self.primaries)
         return f"redis+cluster://{user}:{password}@{nodes}/0"
 
     def ask(self, port: int, *command: Any) -> Any:
-        """A node's reply to a command."""
+        """Return a node's reply to a command."""
         with Redis(port=port, password=self.password, socket_timeout=2) as client:
             return client.execute_command(*command)
 
     def id_of(self, port: int) -> str:
-        """What the cluster calls a node."""
+        """Return a node's cluster id."""
         found: bytes = self.ask(port, "CLUSTER", "MYID")
         return found.decode()
 
     def owner_of(self, slot: int) -> int:
-        """Port of the primary that has a slot, as the nodes know it that are not killed or paused."""
+        """Return the port of the primary that owns a slot, according to a node that is neither killed nor paused."""
         return next(each.primary[1] for each in self._slots() if each.first <= slot <= each.last)
 
     def replica_of(self, port: int) -> int:
-        """Port of the replica of a primary."""
+        """Return the port of a primary's replica."""
         (found,) = self.ask(port, "ROLE")[2]
         return int(found[1])
 
     def living_primaries(self) -> set[int]:
-        """Ports of the nodes that have slots."""
+        """Return the ports of the primaries that own slots."""
         return {each.primary[1] for each in self._slots()}
 
     def _slots(self) -> list[Slots]:
@@ -95,13 +95,13 @@ class ClusterUnderTest:
             return slots_in(connection.read_response(disable_decoding=True), ("127.0.0.1", at))
 
     def await_replicas(self, port: int) -> int:
-        """How many replicas have what was last written at a node."""
+        """Wait until a replica has the last write to a node; returns how many have it."""
         return int(self.ask(port, "WAIT", 1, 1_500))
 
     def move(self, slot: int, source: int, target: int, between: Callable[[], object] = lambda: None) -> None:
-        """Give a slot to another primary key by key, as `redis-cli --cluster reshard` does.
+        """Move a slot to another primary key by key, as `redis-cli --cluster reshard` does.
 
-        `between` is called when the first keys have moved.
+        `between` is called after the first batch of keys has moved.
         """
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
         self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
@@ -115,7 +115,7 @@ class ClusterUnderTest:
             self.ask(port, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
 
     def move_whole(self, slot: int, source: int, target: int) -> None:
-        """Give a slot to another primary at once, as Valkey 9 can."""
+        """Move a slot to another primary in one step, as Valkey 9 can."""
         self.ask(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.id_of(target))
         eventually(lambda: self.owner_of(slot) == target, "the slot has moved")
 
@@ -126,7 +126,7 @@ class ClusterUnderTest:
         self._processes[port].wait()
 
     def pause(self, port: int) -> None:
-        """SIGSTOP: a virtual machine that stands still."""
+        """SIGSTOP, like a virtual machine that is paused."""
         self._away.add(port)
         self._processes[port].send_signal(signal.SIGSTOP)
 
@@ -136,7 +136,7 @@ class ClusterUnderTest:
         self._away.remove(port)
 
     def start(self, port: int) -> None:
-        """Start a node, anew if it was killed."""
+        """Start a node, or restart one that was killed."""
         with open(self.folder / f"{port}.log", "a") as log:
             command = [str(find_server(search_path="")), str(self._configs[port])]
             self._processes[port] = self._supervisor.spawn(command, cwd=self.folder, output=log.fileno())
@@ -144,11 +144,11 @@ class ClusterUnderTest:
         self._away.discard(port)
 
     def close(self) -> None:
-        """End all of them."""
+        """Stop all nodes."""
         self._supervisor.stop(*self._processes.values(), within_seconds=5)
 
     def is_ok(self, port: int) -> bool:
-        """Whether a node takes commands: all slots are served, as far as it knows."""
+        """Return whether a node accepts commands: as far as it knows, all slots are served."""
         try:
             return b"cluster_state:ok" in self.ask(port, "CLUSTER", "INFO")
         except RedisError:
@@ -174,7 +174,7 @@ class ClusterUnderTest:
         return f"cluster_known_nodes:{len(self.ports)}\r".encode() in self.ask(port, "CLUSTER", "INFO")
 
     def follows(self, port: int) -> bool:
-        """Whether a node is a replica that keeps up."""
+        """Return whether a node is a replica that is in sync."""
         with Redis(port=port, password=self.password, decode_responses=True) as client:
             found: Any = client.info("replication")
         return bool(found.get("master_link_status") == "up")

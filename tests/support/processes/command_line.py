@@ -1,4 +1,4 @@
-"""The command line as its users have it: a process of its own, in a folder with a file of workflows."""
+"""The command line as users run it: a separate process, in a folder with a file of workflows."""
 
 from __future__ import annotations
 
@@ -130,12 +130,12 @@ if __name__ == "__main__":
     raise RuntimeError("a worker or client has executed the main part")
 '''
 
-#: So that losses, timers and silence are noticed within moments.
+#: Short periods, so that losses, timers and silence are noticed within moments.
 QUICK = {"UMBEL_SWEEP_SECONDS": "0.2", "UMBEL_LEASE_SECONDS": "3", "UMBEL_HEARTBEAT_SECONDS": "0.5"}
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment with no setting of umbel but these."""
+    """Return this process's environment with no umbel setting except these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UMBEL_")}
     return kept | QUICK | variables
 
@@ -158,7 +158,7 @@ class Cli:
         self.environment = environment(**variables)
 
     def __call__(self, *arguments: str, stdin: str = "", fails: bool = False) -> Finished:
-        """Run a command to its end; whether it may fail must be said."""
+        """Run a command to its end; `fails` says whether it must fail."""
         with TemporaryFile() as typed, TemporaryFile() as out, TemporaryFile() as err:
             typed.write(stdin.encode())
             typed.seek(0)
@@ -170,7 +170,7 @@ class Cli:
         return finished
 
     def error(self, *arguments: str) -> str:
-        """Run a command that has to end with one line of error, and nothing else."""
+        """Run a command that must end with exactly one line of error; returns that line."""
         finished = self(*arguments, fails=True)
         assert finished.code == 1, finished
         assert finished.out == "", finished
@@ -180,7 +180,7 @@ class Cli:
 
     def _run(self, arguments: list[str], streams: list[IO[bytes]]) -> int:
         changed = self.environment.items() ^ environment().items()
-        if any(name.startswith("PYTHON") for name, _ in changed):  # what Python reads when it starts
+        if any(name.startswith("PYTHON") for name, _ in changed):  # variables that Python reads at startup
             typed, out, err = streams
             command = self.command(*arguments)
             return subprocess.run(
@@ -194,7 +194,7 @@ class Cli:
 
     @contextmanager
     def background(self, *arguments: str) -> Iterator[Background]:
-        """Run a command beside the test; it is interrupted at the end if it still runs."""
+        """Run a command in the background; it is interrupted at the end if it still runs."""
         started = Background(self, arguments)
         try:
             yield started
@@ -205,7 +205,7 @@ class Cli:
 
 
 class Background:
-    """A command that runs beside the test, whose output is read as it comes."""
+    """A command in the background, whose output is read as it arrives."""
 
     def __init__(self, cli: Cli, arguments: tuple[str, ...]) -> None:
         self.process = subprocess.Popen(
@@ -230,7 +230,7 @@ class Background:
                 setattr(self, name, getattr(self, name) + line)
 
     def says(self, text: str) -> None:
-        """Wait until it has printed this."""
+        """Wait until it has printed this text."""
 
         def said() -> bool:
             assert self.process.poll() is None or text in self.out + self.err, self.wait()
@@ -239,11 +239,11 @@ class Background:
         eventually(said, f"it says {text!r}")
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Send Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
     def wait(self) -> Finished:
-        """Wait for its end."""
+        """Wait until it ends."""
         code = self.process.wait(30)
         for reader in self._readers:
             reader.join(10)

@@ -1,4 +1,4 @@
-"""Workers that take their messages straight into the pool, or through Celery, and what they say of themselves."""
+"""Workers that take messages directly into the pool, or through Celery, and what they report about themselves."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def remote_control(deployment: Deployment) -> Iterator[Celery]:
 
 
 def asked(app: Celery, question: str, *args: Any) -> Any:
-    """The answer of the only worker."""
+    """Return the reply of the only worker."""
     inspect = app.control.inspect(timeout=20, limit=1)
     [answer] = getattr(inspect, question)(*args).values()
     return answer
 
 
 def held(deployment: Deployment, count: int) -> list[WorkflowHandler]:
-    """Runs whose only step is held."""
+    """Start runs and wait until the only step of each is held."""
     handlers = [deployment.start(flows.Looks) for _ in range(count)]
     for handler in handlers:
         deployment.await_effects("looks", run_id=handler.run_id)
@@ -57,7 +57,7 @@ def looks(deployment: Deployment, handler: WorkflowHandler) -> dict[str, Any]:
 
 
 def announced(deployment: Deployment) -> SeenWorker:
-    """What the only worker says about itself."""
+    """Return the worker directory's entry of the only worker."""
     [seen] = deployment.runtime.portal.call(seen_workers(deployment.runtime.store))
     return seen
 

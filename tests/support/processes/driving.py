@@ -1,4 +1,4 @@
-"""A deployment under test: settings of its own on a shared Redis, worker processes, and what they did."""
+"""A deployment under test: its own settings on a shared Redis, worker processes, and what they did."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from umbel.tasks.client.runtime import Runtime
 from umbel.workers.embedded.supervisor import Supervisor
 from umbel.workers.local.command_process import process_environment
 
-#: Times with which recoveries take a moment.
+#: Timings that make recovery fast.
 QUICK = {
     "lease_seconds": 2.0,
     "heartbeat_seconds": 0.4,
@@ -34,12 +34,12 @@ QUICK = {
     "redispatch_seconds": 1.0,
     "drain_seconds": 5.0,
 }
-#: Times with which no lease runs out and no heartbeat comes within a test: what is seen happened for another reason.
+#: Timings with which no lease expires and no heartbeat happens within a test, so that neither can cause an effect.
 LONG_LEASES = {"lease_seconds": 120.0, "heartbeat_seconds": 50.0, "sweep_seconds": 0.2, "redispatch_seconds": 60.0}
 
 
 def parents() -> dict[int, int]:
-    """The parent of each living process; zombies count as dead."""
+    """Return the parent of each live process; zombies count as dead."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -51,7 +51,7 @@ def parents() -> dict[int, int]:
 
 
 def descendants(pid: int) -> set[int]:
-    """All living processes below this one."""
+    """Return all live descendants of a process."""
     known = parents()
     found: set[int] = set()
     level = {pid}
@@ -62,7 +62,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, zombies not counted."""
+    """Return whether the process is alive; zombies count as dead."""
     return pid in parents()
 
 
@@ -74,20 +74,20 @@ class WorkerUnderTest:
 
     @property
     def pid(self) -> int:
-        """Of the main process."""
+        """PID of the main process."""
         return self.process.pid
 
     def log(self) -> str:
-        """What it has printed so far."""
+        """Return its output so far."""
         return self.log_file.read_text(errors="replace")
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes messages."""
+        """Whether it consumes messages."""
         return " ready." in self.log()
 
     def wait_ready(self) -> WorkerUnderTest:
-        """Wait until it takes messages."""
+        """Wait until it consumes messages."""
 
         def is_ready() -> bool:
             assert self.process.poll() is None, f"worker {self.name} ended: {self.log()}"
@@ -97,22 +97,22 @@ class WorkerUnderTest:
         return self
 
     def kill_group(self) -> None:
-        """SIGKILL to all of it at once."""
+        """SIGKILL all its processes at once."""
         os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
 
     def kill_main(self) -> None:
-        """SIGKILL to the main process alone."""
+        """SIGKILL the main process alone."""
         self.process.kill()
         self.process.wait()
 
     def terminate(self) -> None:
-        """Ask it to end, as a supervisor does."""
+        """Send SIGTERM, as a supervisor does."""
         self.process.terminate()
 
 
 class Deployment:
-    """Workers and a client on one Redis, kept apart from other deployments there by a key prefix."""
+    """Workers and a client on one Redis, isolated from other deployments there by a key prefix."""
 
     def __init__(self, redis_url: str, folder: Path, supervisor: Supervisor, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class Deployment:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process part of this deployment."""
+        """The environment that makes a process part of this deployment."""
         path = os.pathsep.join(dict.fromkeys([str(TESTS), *(path for path in sys.path if path)]))
         return process_environment(self.settings) | {
             "PYTHONPATH": path,
@@ -135,9 +135,9 @@ class Deployment:
     def launch(
         self, name: str, *command: str, more: dict[str, str] | None = None, within: Sequence[str] = ()
     ) -> WorkerUnderTest:
-        """Start a process that is gone at the end, with its output in a file.
+        """Start a process that is stopped when the deployment closes, with its output in a file.
 
-        `more` is for its environment; `within` is a command that becomes it.
+        `more` adds to its environment; `within` is a command that executes it.
         """
         log = self.folder / f"{name}.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -166,9 +166,9 @@ class Deployment:
         log_level: str = "INFO",
         more: dict[str, str] | None = None,
     ) -> WorkerUnderTest:
-        """Start a worker, by default for all of `support.flows.everyday`. It need not be ready yet.
+        """Start a worker, by default with all of `support.flows.everyday`; it may not be ready yet.
 
-        Log level INFO is what a worker has by default; at DEBUG it logs each step and each message.
+        The default log level of a worker is INFO; at DEBUG it logs each step and each message.
         """
         options = ["--name", name, "--pool", pool, "--concurrency", str(concurrency), "--loglevel", log_level]
         options += ["--task-events"] if events else []
@@ -179,18 +179,18 @@ class Deployment:
         )
 
     def start(self, workflow: type[Workflow], run_id: str | None = None, **fields: Any) -> WorkflowHandler:
-        """Start a run here, without a time limit."""
+        """Start a run from this process, without a time limit."""
         return workflow(runtime=self.runtime, timeout=None).start(run_id=run_id, **fields)
 
     def open_gate(self, gate: str) -> None:
-        """Let the steps go on that are held at this gate."""
+        """Release the steps that are held at this gate."""
         (self.folder / f"gate-{gate}").touch()
 
     def effects(self, what: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
-        """What steps have noted so far."""
+        """Return what steps have logged so far."""
         with suppress(FileNotFoundError):
             written = (self.folder / "effects").read_text()
-            # What stands behind the last line's end is a line that is being written.
+            # Text after the last newline is an incomplete line.
             lines = [json.loads(line) for line in written[: written.rfind("\n") + 1].splitlines()]
             return [
                 line
@@ -200,33 +200,33 @@ class Deployment:
         return []
 
     def await_effects(self, what: str, count: int = 1, run_id: str | None = None) -> list[dict[str, Any]]:
-        """Wait until steps have noted this so often."""
+        """Wait until steps have logged this effect `count` times."""
         found: list[dict[str, Any]] = eventually(
             lambda: (seen := self.effects(what, run_id)) and len(seen) >= count and seen, f"{count} times {what!r}"
         )
         return found
 
     def executions(self, run_id: str) -> list[Execution]:
-        """All executions of a run that have ended, from its journal."""
+        """Return all finished executions of a run, from its journal."""
         return executions(self.store.journal(run_id))
 
     def journal_kinds(self, run_id: str) -> list[str]:
-        """What kinds of things have happened to a run."""
+        """Return the kinds of a run's journal entries."""
         return [kind for _, kind, _ in self.store.journal(run_id)]
 
     def counter(self, name: str) -> int:
-        """One of the deployment's counters, over all shards."""
+        """Return one of the deployment's counters, summed over all shards."""
         store = self.store
         shards = range(self.settings.shards)
         return sum(int(store.client.hget(store.keys.in_shard(s, "counters"), name) or 0) for s in shards)
 
     def observed(self, step: str) -> int:
-        """How many attempts of a step are in the deployment's histograms."""
+        """Return how many attempts of a step the deployment's histograms have."""
         steps = self.store.call(read_metrics, self.store).steps
         return sum(took.count for (_, name), took in steps.items() if name == step)
 
     def close(self) -> None:
-        """End everything."""
+        """Stop everything."""
         for worker in self.workers:
             with suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
@@ -236,12 +236,12 @@ class Deployment:
         self.store.client.close()
 
 
-#: Makes a deployment; what the fixtures of that name hand out.
+#: Makes a deployment; the value of the fixtures `deploy` and `deploy_for_module`.
 Deploy = Callable[..., Deployment]
 
 
 def assert_committed_once(found: list[Execution]) -> None:
-    """Each work item has exactly one outcome that is not a retry or a loss."""
+    """Assert that each work item has exactly one outcome that is neither a retry nor a loss."""
     final = [each.work_id for each in found if each.outcome in ("done", "failed", "rescued")]
     assert len(final) == len(set(final)), "an outcome was committed twice"
     assert {each.work_id for each in found} == set(final), "an outcome is missing"

@@ -1,4 +1,4 @@
-"""What tests of running workflows have as `umbel.local(in_process=True)`, on a Redis that exists already."""
+"""The equivalent of `umbel.local(in_process=True)` on an existing Redis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umbel.workers.local.deployment import InProcessRuntime
 
 @contextmanager
 def in_process_on(settings: Settings, state: str, broker: str | None) -> Iterator[Runtime]:
-    """A deployment of its own there, with a worker thread of this process; the default runtime meanwhile."""
+    """Yield a deployment there with a worker thread in this process; it is the default runtime meanwhile."""
     prefix = f"p{secrets.token_hex(5)}"
     there = settings.model_copy(update={"redis_url": state, "broker_url": broker, "key_prefix": prefix})
     with keep_default_runtime():

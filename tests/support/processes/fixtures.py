@@ -1,4 +1,4 @@
-"""Fixtures of tests with worker processes: a supervisor, a Redis, deployments. Conftests import them from here."""
+"""Fixtures for tests with worker processes: a supervisor, a Redis, deployments. Conftests import them from here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel.workers.embedded.supervisor import Supervisor
 
 @pytest.fixture(scope="session")
 def supervisor() -> Iterator[Supervisor]:
-    """Ends all workers also when the test run itself is killed."""
+    """A supervisor that ends all workers even when the test run itself is killed."""
     with Supervisor() as made:
         yield made
 
@@ -28,13 +28,13 @@ def durable_redis_url(supervisor: Supervisor) -> Iterator[str]:
         yield server.url
 
 
-#: Lists of the deployments there are at the moment.
+#: Lists of the deployments that currently exist.
 _deployments: list[list[Deployment]] = []
 
 
 @contextmanager
 def kept_for_reports(made: list[Any]) -> Iterator[None]:
-    """Show with a failed test what the workers of these deployments have printed."""
+    """Add the output of these deployments' workers to the report of a failed test."""
     _deployments.append(made)
     try:
         yield
@@ -44,7 +44,7 @@ def kept_for_reports(made: list[Any]) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[Any]:
-    """Show what the workers have printed with a test that failed."""
+    """Add the workers' output to the report of a failed test."""
     report: pytest.TestReport = yield
     if report.failed:
         for deployment in chain.from_iterable(_deployments):
@@ -74,7 +74,7 @@ def _deploying(durable_redis_url: str, supervisor: Supervisor, folders: pytest.T
 def deploy(
     durable_redis_url: str, supervisor: Supervisor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deploy]:
-    """Makes deployments that end with the test."""
+    """Makes deployments that are closed at the end of the test."""
     yield from _deploying(durable_redis_url, supervisor, tmp_path_factory)
 
 
@@ -82,5 +82,5 @@ def deploy(
 def deploy_for_module(
     durable_redis_url: str, supervisor: Supervisor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deploy]:
-    """Makes deployments that end with the file's last test."""
+    """Makes deployments that are closed after the file's last test."""
     yield from _deploying(durable_redis_url, supervisor, tmp_path_factory)

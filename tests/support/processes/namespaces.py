@@ -1,4 +1,4 @@
-"""Commands that run in mount namespaces of their own: what they see of a machine is another one's, or hidden."""
+"""Commands in their own mount namespaces, where parts of the file system are replaced or hidden."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 
 def in_own_mounts(*mounts: tuple[Path, str]) -> list[str]:
-    """What to put before a command so that it sees each first path in place of the second.
+    """Return a command prefix with which a command sees each first path in place of the second.
 
-    Skips the test where the system does not let this user do that.
+    Skips the test if the system does not permit this user to do that.
     """
     mounting = " && ".join(f"mount --bind {shlex.quote(str(source))} {shlex.quote(at)}" for source, at in mounts)
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{mounting} && exec "$@"', "sh"]
@@ -23,7 +23,7 @@ def in_own_mounts(*mounts: tuple[Path, str]) -> list[str]:
     return command
 
 
-#: A container in short: everything read-only except for one folder, the first process, a user without rights.
+#: A minimal container: one writable folder, everything else read-only; PID 1; a user without privileges.
 _CONTAINED = """
 set -e
 root=$1; writable=$2; shift 2
@@ -42,10 +42,10 @@ exec unshare --user --map-user=1000 --map-group=1000 "$@"
 
 
 def in_container(folder: Path) -> list[str]:
-    """What to put before a command so that it runs as in a container with a read-only file system.
+    """Return a command prefix that runs a command as in a container with a read-only file system.
 
-    It is process 1 of its namespace, user 1000 without capabilities, and may write in `folder`/writable alone, which is
-    empty and its working folder. The network is that of the host. Skips the test as `in_own_mounts` does.
+    It is process 1 of its PID namespace, and user 1000 without capabilities. It can write only to `folder`/writable,
+    which is empty and its working folder. It uses the host's network. Skips the test as `in_own_mounts` does.
     """
     root, writable = folder / "root", folder / "writable"
     for each in (root, writable):

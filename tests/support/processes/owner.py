@@ -1,4 +1,4 @@
-"""A process that owns an embedded server, and how tests look at processes from outside."""
+"""A process that owns an embedded server, and helpers to observe processes from outside."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ with Supervisor() as supervisor:
 
 
 class OwnerProcess:
-    """A process of its own that uses an embedded server until it leaves or is killed."""
+    """A separate process that uses an embedded server until it leaves or is killed."""
 
     def __init__(self, folder: Path | None = None, workers: list[tuple[list[str], float]] | None = None) -> None:
         command = [sys.executable, "-c", OWNER, "" if folder is None else str(folder), json.dumps(workers or [])]

@@ -1,4 +1,4 @@
-"""One pool under test: its broker, its files and its workers."""
+"""One pool under test: its broker, files and workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAN_END_TASKS = ("prefork", "asyncio")
 
 @dataclass
 class PoolUnderTest:
-    """One pool's broker, files and worker."""
+    """The broker, files and worker of one pool."""
 
     pool: str
     folder: Path
@@ -91,13 +91,13 @@ class PoolUnderTest:
         assert self.notes(name) == list(lines)
 
     def consumers(self) -> set[int]:
-        """Ids of the connections that wait for messages."""
+        """Return the ids of the connections that wait for messages."""
         with self.server.client as client:
             found = client.client_list()
         return {int(one["id"]) for one in found if one["cmd"] == "brpop" and one["db"] == str(self.database)}
 
     def begun(self) -> int:
-        """How many tasks the worker's main process has seen begin; in prefork they do a moment earlier."""
+        """Return how many tasks the worker's main process has seen begin; in prefork they begin a moment earlier."""
         answers = self.app.control.inspect(limit=1, timeout=10).active() or {}
         return sum(task["time_start"] is not None for tasks in answers.values() for task in tasks)
 
@@ -115,7 +115,7 @@ class PoolUnderTest:
     def close(self) -> None:
         backend = self.app.backend
         backend.result_consumer.stop()
-        backend.result_consumer._pubsub = None  # results that are collected later would still unsubscribe
+        backend.result_consumer._pubsub = None  # garbage collection of results would still unsubscribe
         backend.client.connection_pool.disconnect()
         self.app.close()
 

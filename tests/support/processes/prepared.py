@@ -1,8 +1,8 @@
-"""Commands forked from a process that has imported umbel as a program with workflows does, but no command.
+"""Commands forked from a process that has already imported umbel and the libraries of the command line.
 
-Importing that anew is nearly all that a short command costs. Each is a process of its own, with its own folder,
-environment, streams and end, and imports what only commands import. What tests start to run beside them, workers,
-servers and commands on a terminal, begins with nothing imported.
+These imports are nearly the whole cost of a short command. Each command is a separate process with its own folder,
+environment, streams and end, and imports the rest itself. Background processes of tests (workers, servers, commands on
+a terminal) start with nothing imported.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IMPORTED = (
 
 @cache
 def _origin() -> socket.socket:
-    """Where requests to fork go. The process that takes them ends with this one, however this one ends."""
+    """Return the socket for fork requests. The process that receives them ends with this one, however this one ends."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     program = [sys.executable, str(Path(__file__)), str(theirs.fileno())]
     process = subprocess.Popen(program, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
@@ -57,10 +57,10 @@ def _origin() -> socket.socket:
 def run_prepared(
     arguments: list[str], folder: Path, environment: dict[str, str], streams: list[IO[bytes]], timeout: float
 ) -> int:
-    """Run `umbel` with these standard streams to its end; its exit code, negative for a signal.
+    """Run `umbel` with these standard streams to its end; return its exit code, negative for a signal.
 
     Raises:
-        subprocess.TimeoutExpired: It took longer; it is killed.
+        subprocess.TimeoutExpired: It took longer and was killed.
     """
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as replies:
@@ -68,7 +68,7 @@ def run_prepared(
         socket.send_fds(_origin(), [request], [*(stream.fileno() for stream in streams), writing])
         os.close(writing)
         pid = int(replies.readline())
-        ended = select.poll()  # not select(), which knows the first 1,024 descriptors only
+        ended = select.poll()  # not select(), which is limited to descriptors below 1024
         ended.register(replies, select.POLLIN)
         if not ended.poll(1000 * timeout):
             os.kill(pid, signal.SIGKILL)
@@ -77,12 +77,12 @@ def run_prepared(
 
 
 def _serve(requests: socket.socket) -> None:
-    """Fork a command for each request; only the forked process returns."""
+    """Fork a command for each request; returns only in the forked process."""
     while True:
         request, descriptors, _, _ = socket.recv_fds(requests, 1_000_000, 4)
         if not request:
             sys.exit()
-        with suppress(ChildProcessError):  # those that have ended meanwhile
+        with suppress(ChildProcessError):  # no children are left to reap
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         if os.fork() == 0:
@@ -102,7 +102,7 @@ def _serve(requests: socket.socket) -> None:
 
 
 def _watch(reply: int, streams: list[int]) -> None:
-    """Fork the command itself and report its process and its end; only the command returns."""
+    """Fork the command itself and report its pid and its exit code; returns only in the command."""
     command = os.fork()
     if command == 0:
         os.close(reply)
@@ -119,7 +119,7 @@ def _watch(reply: int, streams: list[int]) -> None:
 if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the tests, and this without a traceback
-    gc.freeze()  # else each copies these pages when it ends, since Python looks through all objects then
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the tests, and this process without a traceback
+    gc.freeze()  # otherwise each fork copies these pages when it exits, since Python then visits all objects
     _serve(socket.socket(fileno=int(sys.argv[1])))
     runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

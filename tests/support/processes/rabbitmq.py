@@ -1,4 +1,4 @@
-"""A RabbitMQ of the tests' own: its node, ports and files touch no other on the machine."""
+"""A RabbitMQ for the tests alone: its node, ports and files are separate from any other on the machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from support.eventually import eventually
 from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
 
-#: Debian's own wrapper in /usr/sbin changes user and folder; this is the program behind it.
+#: Debian's wrapper in /usr/sbin changes user and folder; this is the program behind it.
 _BEHIND_WRAPPER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
 def find_rabbitmq() -> Path | None:
-    """The server program, if this machine has one."""
+    """Return the server program, if it is installed."""
     if _BEHIND_WRAPPER.exists():
         return _BEHIND_WRAPPER
     found = shutil.which("rabbitmq-server")
@@ -30,7 +30,7 @@ def find_rabbitmq() -> Path | None:
 
 @contextmanager
 def rabbitmq(program: Path, folder: Path, supervisor: Supervisor) -> Iterator[str]:
-    """Its URL, once it serves."""
+    """Yield its URL once it accepts connections."""
     home = folder / "home"
     home.mkdir()
     (folder / "enabled_plugins").write_text("[].\n")
@@ -55,7 +55,7 @@ def rabbitmq(program: Path, folder: Path, supervisor: Supervisor) -> Iterator[st
     started: list[subprocess.Popen[bytes]] = []
     try:
         epmd = shutil.which("epmd")
-        if epmd is not None:  # else the server starts one itself, which would outlive it
+        if epmd is not None:  # otherwise the server starts one itself, which would outlive it
             started.append(supervisor.spawn([epmd, "-port", epmd_port], env=environment, output=log, grace_seconds=1))
         started.append(supervisor.spawn([program], cwd=folder, env=environment, output=log, grace_seconds=1))
         url = f"amqp://guest:guest@127.0.0.1:{port}//"

@@ -1,4 +1,4 @@
-"""Server processes of a deployment, and a balancer in front of them that sends each connection to one that lives."""
+"""Server processes of a deployment, and a balancer in front of them that routes each connection to a live one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Replica:
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """Its URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def kill(self) -> None:
@@ -36,7 +36,7 @@ class Replica:
 
 
 class Balancer:
-    """Forwards bytes; a connection to a replica that dies is cut, and the next one goes to another."""
+    """Forwards bytes; when a replica dies its connections are cut, and the next connection goes to another replica."""
 
     def __init__(self, replicas: list[Replica]) -> None:
         self.replicas = replicas
@@ -46,7 +46,7 @@ class Balancer:
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
-        """Its address, within the block."""
+        """Yield its address."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         async with server:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""A primary, a replica, and three sentinels that watch over them, of the server that umbel brings along."""
+"""A primary, a replica, and three sentinels that monitor them, all running the bundled server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "main"
 
 
 class Watched:
-    """Two servers and their sentinels, on loopback; all have one password."""
+    """Two servers and their sentinels, on loopback; all share one password."""
 
     def __init__(self, folder: Path, supervisor: Supervisor) -> None:
         self.folder, self._supervisor = folder, supervisor
@@ -39,13 +39,13 @@ class Watched:
 
     @property
     def url(self) -> str:
-        """For umbel."""
+        """The URL for umbel."""
         nodes = ",".join(f"127.0.0.1:{port}" for port in self.sentinel_ports)
         return f"sentinel://:{self.password}@{nodes}/{NAME}/0?sentinel_password={self.password}"
 
     @property
     def primary_port(self) -> int:
-        """Of the server that the first living sentinel calls the primary."""
+        """Port of the server that the first live sentinel reports as primary."""
         for port in self.sentinel_ports:
             try:
                 return int(self._client(port).sentinel_get_master_addr_by_name(NAME)[1])
@@ -59,7 +59,7 @@ class Watched:
         self._processes[port].wait()
 
     def pause(self, port: int) -> None:
-        """SIGSTOP: a virtual machine that stands still."""
+        """SIGSTOP, like a virtual machine that is paused."""
         self._processes[port].send_signal(signal.SIGSTOP)
 
     def resume(self, port: int) -> None:
@@ -67,19 +67,19 @@ class Watched:
         self._processes[port].send_signal(signal.SIGCONT)
 
     def follows(self, port: int) -> bool:
-        """Whether a server is a replica that keeps up."""
+        """Return whether a server is a replica that is in sync."""
         try:
             state = self._ask(port)
-        except RedisError:  # it closes its connections as it becomes one
+        except RedisError:  # it closes its connections when it becomes one
             return False
         return bool(state["role"] == "slave" and state["master_link_status"] == "up")
 
     def close(self) -> None:
-        """End all of them."""
+        """Stop all of them."""
         self._supervisor.stop(*self._processes.values(), within_seconds=5)
 
     def failed_over_to(self, port: int) -> bool:
-        """Whether this server is the primary, and says so itself."""
+        """Return whether this server is the primary, and reports itself as such."""
         return self.primary_port == port and self._ask(port)["role"] == "master"
 
     def _spawn(self, port: int, text: str, *options: str) -> None:

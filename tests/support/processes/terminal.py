@@ -1,4 +1,4 @@
-"""A command as a person has it: on a terminal of 80 columns, with keys to press."""
+"""A command as a person runs it: on a terminal of 80 columns, with keyboard input."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 
 
 class Terminal:
-    """A command whose standard streams are all one terminal, of which it is the foreground process."""
+    """A command with one terminal as all its standard streams, as the terminal's foreground process."""
 
     def __init__(self, cli: Cli, *arguments: str, rows: int = 24, columns: int = 80) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        # pytest-xdist's processes have a size of their own there, which would come before that of the terminal.
+        # pytest-xdist sets these in its processes, and they would override the size of the terminal.
         environment = {name: value for name, value in cli.environment.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             cli.command(*arguments),
@@ -44,16 +44,16 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """All it has shown, without control sequences."""
+        """All its output, without control sequences."""
         return _CONTROL.sub("", self._seen.decode(errors="replace")).replace("\r\n", "\n")
 
     @property
     def last_frame(self) -> str:
-        """What is behind the last time that it redrew something."""
+        """The output since it last redrew something."""
         return _CONTROL.sub("", re.split(r"\x1b\[\d*[AK]", self._seen.decode(errors="replace"))[-1]).replace("\r", "")
 
     def says(self, text: str) -> None:
-        """Wait until it has shown this."""
+        """Wait until it has shown this text."""
 
         def said() -> bool:
             assert self.process.poll() is None or text in self.text, f"it has ended without {text!r}:\n{self.text}"
@@ -62,7 +62,7 @@ class Terminal:
         eventually(said, f"it shows {text!r}")
 
     def press_ctrl_c(self) -> None:
-        """The terminal interrupts its foreground processes."""
+        """Press Ctrl-C: the terminal interrupts its foreground processes."""
         os.write(self._ours, b"\x03")
 
     def type(self, text: str) -> None:
@@ -70,7 +70,7 @@ class Terminal:
         os.write(self._ours, text.encode() + b"\n")
 
     def ends(self) -> int:
-        """Wait for the end; the exit code."""
+        """Wait until it ends; return the exit code."""
         code = self.process.wait(60)
         self._reader.join(10)
         return code
@@ -91,5 +91,5 @@ class Terminal:
         try:
             while data := os.read(self._ours, 65_536):
                 self._seen += data
-        except OSError:  # how a terminal says that the other side is closed
+        except OSError:  # how a terminal reports that the other side is closed
             return

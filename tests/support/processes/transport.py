@@ -1,4 +1,4 @@
-"""A Redis server and Celery workers for one test of the Redis transport, to be killed and cut off at will."""
+"""A Redis server and Celery workers for one test of the Redis transport, which can be killed and disconnected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from umbel.workers.embedded.configuration import free_port
 
 @dataclass
 class Server:
-    """A Redis server that can be killed and started again at the same port."""
+    """A Redis server that can be killed and restarted on the same port."""
 
     folder: Path
     port: int = field(default_factory=free_port)
@@ -57,7 +57,7 @@ class Server:
         self.process.wait()
 
     def die_under_subscribers_first(self) -> None:
-        """End so that a worker notices it at another connection than the one it consumes from."""
+        """Shut down so that a worker notices it on a connection other than the one it consumes from."""
         assert self.process is not None
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall(b"CLIENT KILL TYPE pubsub\r\nSHUTDOWN NOSAVE\r\n")
@@ -69,7 +69,7 @@ class Server:
         self.folder.mkdir()
 
     def consumers(self) -> set[int]:
-        """Ids of the connections that wait for messages."""
+        """Return the ids of the connections that wait for messages."""
         with self.client as client:
             return {int(one["id"]) for one in client.client_list() if one["cmd"] == "brpop"}
 
@@ -80,7 +80,7 @@ class Server:
 
 @dataclass
 class Place:
-    """One test's broker, files and workers."""
+    """The broker, files and workers of one test."""
 
     server: Server
     folder: Path
@@ -144,7 +144,7 @@ class Place:
         eventually(are_there, f"effects {lines}, of {self.effects()}")
 
     def start_holding(self, worker: Worker, *names: str) -> None:
-        """Send tasks that hold, and wait until all of them run and the worker knows it."""
+        """Send tasks that hold, and wait until all of them run and the worker has registered that."""
         accepted = worker.says("Accepted hold")
         self.send("hold", *names)
         self.await_effects(*(f"start {name}" for name in names))
@@ -161,7 +161,7 @@ class Place:
 
 @dataclass
 class Worker:
-    """A worker process and what it says."""
+    """A worker process and its output."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -179,7 +179,7 @@ class Worker:
 
 @contextlib.contextmanager
 def running_place(folder: Path) -> Iterator[Place]:
-    """A running server and no worker yet; afterwards nothing of it runs any more."""
+    """Yield a running server without workers; afterwards, everything is stopped."""
     data = folder / "redis"
     data.mkdir()
     server = Server(data)

@@ -1,4 +1,4 @@
-"""An app of umbel's for the stock `celery worker`, with the asyncio pool."""
+"""A Celery app made by umbel for the stock `celery worker`, with the asyncio pool."""
 
 from __future__ import annotations
 

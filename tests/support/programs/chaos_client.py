@@ -1,4 +1,4 @@
-"""A client that does everything clients do, to runs of fixed names. Killed anywhere and started again, it goes on."""
+"""A client that does everything clients do, to runs with fixed ids. After a kill anywhere, a restart continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umbel.errors import RunExists
 from umbel.orchestration.state.redis_hash import LOCK_SECONDS
 from umbel.tasks.client.runtime import Runtime
 
-#: Run -> what it must come to.
+#: Run id -> expected result.
 RUNS: dict[str, Any] = {
     "c-chain": 2,
     "c-asks": [0, 1],
@@ -29,32 +29,32 @@ RUNS: dict[str, Any] = {
 
 
 class Client:
-    """One life of it."""
+    """One process of the client; each restart is a new one."""
 
     def __init__(self) -> None:
         self.runtime = Runtime(Settings.from_environment())
 
     def start(self, run_id: str, workflow: Workflow, **fields: Any) -> WorkflowHandler:
-        """Start a run, unless an earlier life has."""
+        """Start a run, unless an earlier process has started it."""
         with suppress(RunExists):
             workflow.start(run_id=run_id, **fields)
         return self.runtime.handler(run_id, workflow)
 
     def asks(self, run_id: str, n: int) -> WorkflowHandler:
-        """A run that asks n questions."""
+        """Start a run that asks n questions."""
         return self.start(run_id, Asks(runtime=self.runtime, timeout=None), n=n)
 
     @staticmethod
     def answer(handler: WorkflowHandler, n: int) -> None:
-        """Answer them all, unless that is over."""
+        """Answer all questions, unless the run has ended."""
         for number in range(n):
             if handler.status() == "running":
                 handler.send_event(Answer(n=number, text=f"answer {number}"))
 
     def live(self) -> None:
-        """All of it."""
+        """Do everything."""
         self.start("c-chain", Links(runtime=self.runtime, timeout=None), n=3, seconds=0.0)
-        few = Few(runtime=self.runtime, timeout=None, **Few.OPTIONS).start(n=5)  # another one in each life
+        few = Few(runtime=self.runtime, timeout=None, **Few.OPTIONS).start(n=5)  # a new one in each process
         self.answer(self.asks("c-asks", 2), 2)
         state = self.asks("c-state", 1)
         asyncio.run(self._edit(state))
@@ -92,7 +92,7 @@ class Client:
         done = Path(os.environ[FOLDER], "edited")
         if not done.exists():
             async with handler.ctx.store.edit_state() as state:
-                await asyncio.sleep(LOCK_SECONDS / 3)  # its lock has to be renewed
+                await asyncio.sleep(LOCK_SECONDS / 3)  # long enough that its lock must be renewed
                 state["steps_done"] += 1
             done.touch()
 
@@ -108,14 +108,14 @@ class Client:
         workflow = Asks(runtime=self.runtime, timeout=None)
         done = Path(os.environ[FOLDER], "copy")
         if not done.exists():
-            # Under another name in each life: what a restoration that broke off has brought keeps its name for an hour.
+            # A new id in each process: an interrupted restoration keeps its id for an hour.
             done.write_text(workflow.start(ctx=Context.from_dict(workflow, original.ctx.to_dict())).run_id)
         self.answer(self.runtime.handler(done.read_text(), workflow), 2)
 
     def _fork(self, origin: WorkflowHandler) -> None:
         done = Path(os.environ[FOLDER], "fork")
         if not done.exists():
-            done.write_text(origin.fork(1).run_id)  # under another name in each life, as in `_copy`
+            done.write_text(origin.fork(1).run_id)  # a new id in each process, as in `_copy`
         self.answer(self.runtime.handler(done.read_text(), Asks(runtime=self.runtime, timeout=None)), 1)
 
     def _rewind(self, handler: WorkflowHandler) -> None:

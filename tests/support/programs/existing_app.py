@@ -1,4 +1,4 @@
-"""A Celery app that was there before umbel: its own tasks, settings and default queue."""
+"""A Celery app that existed before umbel: its own tasks, settings and default queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import umbel
 from umbel import Event, StartEvent, StopEvent, Workflow, step
 
 URL = os.environ["UMBEL_REDIS_URL"]
-#: Kept apart on a shared Redis by a prefix of its own.
+#: Isolated on a shared Redis by its own prefix.
 PREFIX = os.environ["UMBEL_KEY_PREFIX"] + ":celery:"
 
 app = Celery("existing", broker=URL, backend=URL)
@@ -26,7 +26,7 @@ app.conf.update(
 
 
 def settings_of(of: Celery) -> dict[str, str]:
-    """All its settings, those that nobody set included."""
+    """Return all its settings, including defaults."""
     return {name: repr(value) for name, value in of.conf.table(with_defaults=True).items()}
 
 
@@ -52,7 +52,7 @@ def add(a: int, b: int) -> int:
 
 @app.task
 def double_by_workflow(n: int) -> Any:
-    """A task that starts a run and waits for it, as any other code does."""
+    """A task that starts a run and waits for it, like any other code."""
     return Doubled().start(n=n).result(timeout=40)
 
 

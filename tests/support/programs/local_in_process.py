@@ -1,4 +1,4 @@
-"""A program that uses `umbel.local(in_process=True)` in all the ways it is meant for, and says what it found."""
+"""A program that uses `umbel.local(in_process=True)` in every intended way, and prints what it found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Number(Event):
 
 
 class OnLoop(Workflow):
-    """Says which loop it ran on; has a plain step, too."""
+    """Returns the loop it ran on; also has a plain step."""
 
     @step
     async def where(self, ev: StartEvent) -> Number:

@@ -1,4 +1,4 @@
-"""A program that owns a `umbel.local()` deployment with worker processes until it is asked to leave, or killed."""
+"""A program that owns a `umbel.local()` deployment with worker processes until its stdin is closed or it is killed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Executes a notebook as a kernel does: its cells in order, in one `__main__`, on one loop that goes on between them.
+"""Executes a notebook as a kernel does: its cells in order, in one `__main__`, on one loop that runs on between them.
 
-Prints what the cells print and, behind `Out:`, the value of an expression at the end of a cell. The arguments are the
-notebook and the ids of the cells to execute; a cell may be executed again.
+Prints what the cells print and, after `Out:`, the value of an expression at the end of a cell. The arguments are the
+notebook and the ids of the cells to execute; a cell may be executed several times.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 async def run_cell(source: str, names: dict[str, Any]) -> None:
-    """Execute one cell; what stands on its last line is shown."""
+    """Execute one cell; the value of its last line is shown."""
     tree = ast.parse(source)
     last = tree.body[-1] if tree.body else None
     if isinstance(last, ast.Expr):

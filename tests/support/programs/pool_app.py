@@ -1,7 +1,7 @@
-"""A Celery app whose tasks run in each pool, for tests of the asyncio pool beside Celery's own.
+"""A Celery app whose tasks run in each pool, to compare the asyncio pool with Celery's own.
 
-A worker process reads how it is set up from POOL_APP, a JSON object; a test builds the same app with `build`.
-Each task has a coroutine function for the asyncio pool, and a `run` for the others that waits for the same one.
+A worker process reads its setup from POOL_APP, a JSON object; a test builds the same app with `build`.
+Each task has a coroutine function for the asyncio pool, and a `run` for the other pools that waits for that function.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POOLS = {"prefork": "prefork", "threads": "threads", "asyncio": "umbel.workers.p
 
 
 class Colour(Exception):
-    """What failing tasks raise."""
+    """The exception of failing tasks."""
 
 
 class EachPool(celery.Task):
@@ -40,7 +40,7 @@ class EachPool(celery.Task):
 
 
 class Watched(EachPool):
-    """Notes each of Celery's hooks, each attempt in a file of its own."""
+    """Records every Celery hook, in a separate file for each attempt."""
 
     def note(self, task_id: str, *what: Any) -> None:
         note(f"{task_id}-{self.request.retries}", *what)
@@ -110,7 +110,7 @@ async def watched(how: str) -> str:
 
 
 async def who(pause: float) -> list[Any]:
-    """Ids of the current request, seen before and after others ran, in a child task, and in a thread."""
+    """Return the id of the current request, read before and after other tasks ran, in a child task, and in a thread."""
 
     async def child() -> Any:
         await asyncio.sleep(pause)
@@ -124,7 +124,7 @@ async def who(pause: float) -> list[Any]:
 
 
 async def outlive(name: str) -> str:
-    """Catch the soft time limit in the midst of others' constructs, and go on."""
+    """Catch the soft time limit inside a TaskGroup, and continue."""
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(until_open(name))
@@ -135,7 +135,7 @@ async def outlive(name: str) -> str:
 
 
 async def block(name: str) -> None:
-    """Keep the loop from doing anything else."""
+    """Block the event loop."""
     note(name, "start")
     deadline = time.monotonic() + 20
     while not (folder() / f"open-{name}").exists() and time.monotonic() < deadline:
@@ -143,12 +143,12 @@ async def block(name: str) -> None:
     note(name, "end")
 
 
-#: An exception that several tasks meet with, as that of a connection they share.
+#: An exception shared by several tasks, like that of a connection they share.
 BROKEN = Colour("shared")
 
 
 async def share(name: str) -> str:
-    """Meet with what others meet with; with a name, outlive it."""
+    """Raise the shared exception; with a name, survive it."""
     try:
         raise BROKEN
     except Colour:
@@ -195,7 +195,7 @@ def plain_exit() -> None:
 
 
 def build(pool: str, broker: str, results: str, settings: dict[str, Any]) -> celery.Celery:
-    """The app as a worker of one pool and a client see it."""
+    """Return the app as a client and a worker of one pool see it."""
     app = celery.Celery("support.programs.pool_app", broker=broker, backend=results, set_as_current=False)
     app.conf.update(
         {
@@ -216,7 +216,7 @@ def build(pool: str, broker: str, results: str, settings: dict[str, Any]) -> cel
     register(app, Watched, watched, track_started=True, max_retries=3)
     for function in (spin, plain, plain_exit):
         app.task(name=function.__name__)(function)
-    # As users write it, which is for the asyncio pool alone.
+    # As users write it, for the asyncio pool alone.
     retries = {"autoretry_for": (Colour,), "retry_kwargs": {"countdown": 0, "max_retries": 2}}
     app.task(name="tried", bind=True, **retries)(tried)
     return app
@@ -228,7 +228,7 @@ def register(app: celery.Celery, base: type[EachPool], function: Callable[..., A
 
 
 def note_signals() -> None:
-    """Note Celery's signals about the task `watched`."""
+    """Record Celery's signals about the task `watched`."""
 
     def listen(signal: Any, name: str, *fields: str) -> None:
         def receive(sender: Any = None, **about: Any) -> None:

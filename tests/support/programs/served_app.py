@@ -1,4 +1,4 @@
-"""A server process: `python -m served_app PORT-FILE [key=value …]`. It says where it listens in the file."""
+"""A server process: `python -m served_app PORT-FILE [key=value …]`. It writes its port to the file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A Celery app whose tasks leave one line per execution in a file, for tests of the Redis transport.
+"""A Celery app whose tasks write one line per execution to a file, for tests of the Redis transport.
 
-A worker process reads where its broker is, which transport it takes and where its files lie from TRANSPORT_APP, a
-JSON object; a test builds the same app with `build`.
+A worker process reads its broker, transport and folder from TRANSPORT_APP, a JSON object; a test builds the same
+app with `build`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from celery.worker.request import Request
 
 from umbel.workers.transport.channel import TRANSPORT, use_transport
 
-#: The class put in place, the class named by setting, or kombu's own.
+#: How the transport is chosen: installed in place of kombu's, named in a setting, or kombu's own.
 Kind = Literal["umbel", "umbel by setting", "stock"]
 
 
-#: A second way into the queue, whose route is known only to who has declared it.
+#: A second binding of the queue, known only to processes that have declared it.
 TOPICS = kombu.Exchange("topics", type="topic")
 
 
 def build(broker: str, kind: Kind, options: dict[str, Any]) -> celery.Celery:
-    """An app set up as umbel's workers are, as far as the transport is concerned."""
+    """Return an app configured as umbel's workers are, as far as the transport is concerned."""
     app = celery.Celery("support.programs.transport_app", broker=broker, set_as_current=False)
     app.conf.update(
         task_default_queue="work",
@@ -51,7 +51,7 @@ def build(broker: str, kind: Kind, options: dict[str, Any]) -> celery.Celery:
 
 
 class LoudRequest(Request):
-    """Says in the worker's log when the main process knows that a task runs, which is after it began to."""
+    """Logs when the main process learns that a task runs, which is after the task has begun."""
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
@@ -69,7 +69,7 @@ def _effect(folder: str, line: str) -> None:
 
 
 def hold(folder: str, name: str) -> None:
-    """Say that it started, wait until the file `open-<name>` is there, and say that it ended."""
+    """Record the start, wait until the file `open-<name>` exists, and record the end."""
     _effect(folder, f"start {name}")
     while not (Path(folder) / f"open-{name}").exists():
         time.sleep(0.01)
@@ -77,7 +77,7 @@ def hold(folder: str, name: str) -> None:
 
 
 def note(folder: str, name: str) -> None:
-    """Say that it ran."""
+    """Record the execution."""
     _effect(folder, f"note {name} by {os.environ.get('TRANSPORT_APP_NAME')}")
 
 

@@ -1,1 +1,1 @@
-"""The store without Celery: fixtures, driven runs, readers and states."""
+"""The store without Celery: fixtures, driven runs, readers, states."""

@@ -1,4 +1,4 @@
-"""The asynchronous core for tests that are plain functions: each call blocks until its coroutine has ended."""
+"""The asynchronous core for synchronous tests: each call blocks until its coroutine has ended."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from umbel.tasks.client.runtime import Runtime
 
 
 class Blocking:
-    """An object whose coroutine methods block; everything else is as it is.
+    """An object whose coroutine methods block; everything else is unchanged.
 
     Attributes:
-        wrapped: The object itself.
+        wrapped: The wrapped object.
     """
 
     def __init__(self, wrapped: Any, portal: Portal) -> None:
@@ -43,11 +43,11 @@ class Blocking:
         return partial(self.call, found) if inspect.iscoroutinefunction(found) else found
 
     def call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        """Call a coroutine function and block until it has ended; blocking arguments are unwrapped."""
+        """Call a coroutine function and block until it has ended; blocking wrappers in the arguments are unwrapped."""
         return self.portal.call(function(*map(unwrapped, args), **named))
 
     def over(self, make: Callable[..., Any], *more: Any) -> Any:
-        """`make(self, …)` on the same portal, blocking too: an engine over a store, leases over an engine."""
+        """Return `make(self, …)` on the same portal, blocking too: an engine over a store, leases over an engine."""
         return Blocking(make(self.wrapped, *map(unwrapped, more)), self.portal)
 
 
@@ -55,7 +55,7 @@ class BlockingStore(Blocking):
     """A store, with an operator's connection beside it.
 
     Attributes:
-        client: redis-py, to look at keys and to change them behind the store's back.
+        client: redis-py, to read keys and to change them without the store's knowledge.
     """
 
     def __init__(self, store: Store, client: Client) -> None:
@@ -78,13 +78,13 @@ class BlockingStore(Blocking):
 
 
 def unwrapped(value: Any) -> Any:
-    """What a blocking object stands for."""
+    """Return the object behind a blocking wrapper."""
     return value.wrapped if isinstance(value, Blocking) else value
 
 
 @cache
 def shared_portal() -> Portal:
-    """The portal of all plain tests of this process."""
+    """Return the portal of all synchronous tests in this process."""
     return Portal("umbel-tests")
 
 
@@ -94,13 +94,13 @@ def blocking_store(
     kind: Callable[[Connection, Settings], Store] = Store,
     **connection: Any,
 ) -> BlockingStore:
-    """A store of its own connection and portal; all share one portal.
+    """Return a store with its own connection, on the shared portal.
 
     Args:
-        settings: Of the deployment.
+        settings: Settings of the deployment.
         client: An operator's connection; by default a new one.
         kind: Makes the store.
-        **connection: For `Connection`.
+        **connection: Options of `Connection`.
     """
     assert settings.redis_url is not None
     made = kind(connection_to(settings.redis_url, shared_portal(), **connection), settings)
@@ -108,23 +108,23 @@ def blocking_store(
 
 
 def store_of(runtime: Runtime) -> BlockingStore:
-    """The store of a runtime, blocking, with an operator's connection of its own."""
+    """Return the store of a runtime, blocking, with an operator's own connection."""
     assert runtime.settings.redis_url is not None
     return BlockingStore(runtime.store, operator_at(runtime.settings.redis_url))
 
 
 def operator_at(url: str) -> Client:
-    """An operator's connection to a server or a cluster."""
+    """Return an operator's connection to a server or a cluster."""
     if (cluster := Cluster.of(url)) is not None:
         return RedisCluster.from_url(cluster.url_of(cluster.nodes[0]), protocol=2)
     return connect(url)
 
 
 class SentDispatches:
-    """A dispatcher that keeps what it is given.
+    """A dispatcher that records its dispatches.
 
     Attributes:
-        sent: All of it, in order.
+        sent: All dispatches, in order.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class SentDispatches:
 
 
 def blocking_sweep(store: Blocking, dispatcher: Dispatcher, backlog: Callable[[str], int | None]) -> Any:
-    """A `Sweep` over a store, whose broker queues are as long as `backlog` says."""
+    """Return a `Sweep` over a store; `backlog` gives the length of a broker queue."""
 
     async def length(queue: str) -> int | None:
         return backlog(queue)

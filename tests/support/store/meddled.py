@@ -1,4 +1,4 @@
-"""A process that another one comes between at a chosen exchange with Redis."""
+"""A process with a concurrent change after a chosen exchange with Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from umbel.orchestration.store.pipeline import Connection
 
 
 class MeddledConnection(Connection):
-    """After its n-th reply from Redis, something else is done before the process goes on."""
+    """Calls `meanwhile` after the n-th reply from Redis, before the process continues."""
 
     replies = at = 0
     meanwhile: Callable[[], object]

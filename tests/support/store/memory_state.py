@@ -1,4 +1,4 @@
-"""States for tests of the store in memory."""
+"""Helpers for tests of the in-memory state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from umbel.tasks.state.store import DictState
 
 
 class Client:
-    """What cannot be copied, and not be written."""
+    """An object that can be neither copied nor serialized."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -13,11 +13,11 @@ from umbel.orchestration.store.pipeline import Connection
 
 
 class Died(BaseException):
-    """The process has died: nothing handles that."""
+    """The process has died: no code handles this exception."""
 
 
 class MortalConnection(Connection):
-    """The process dies once, at its n-th exchange with Redis: before it is sent, or before the reply is seen."""
+    """Kills the process once, at its n-th exchange with Redis: before it is sent, or before the reply is seen."""
 
     exchanges = dies_at = 0
     is_applied = False

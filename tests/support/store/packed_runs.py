@@ -1,4 +1,4 @@
-"""Journals that may be packed, as tests look at them."""
+"""Journals that may be packed, and how tests read them."""
 
 from __future__ import annotations
 

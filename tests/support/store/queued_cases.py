@@ -1,4 +1,4 @@
-"""Verbs of runs that wait for a place or for their turn in a session, as cases that may be asked again."""
+"""Verbs of runs that wait for admission or for their turn in a session, as cases that may be repeated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel.orchestration.store.replies import Applied
 
 
 def places(store: Store) -> tuple[RunQuota, list[Admission]]:
-    """Two runs of which one may go on, and which have not asked yet."""
+    """Two runs, one of which may execute; neither has asked for admission yet."""
     commands = decide_start(PLAN, "r", event(START), LIMITS)
     tickets = []
     for run_id in ("r", "s"):
@@ -63,7 +63,7 @@ def revive_to_wait(store: Store) -> Case:
 
 
 def session(store: Store, runs: int, when_busy: str) -> Callable[[], Any]:
-    """So many runs in a session, and one more that is to start."""
+    """Create a session with this many runs; returns a function that starts one more."""
 
     def begin(run_id: str, when_busy: str) -> Any:
         commands = decide_start(PLAN, run_id, event(START), LIMITS)
@@ -94,7 +94,7 @@ def finish_in_line(store: Store) -> Case:
 
 def advance(store: Store) -> Case:
     session(store, 2, "queue")
-    store.client.hset(store.locate("h.0")["run"], "status", "cancelled")  # as an earlier release ends it
+    store.client.hset(store.locate("h.0")["run"], "status", "cancelled")  # an earlier release ends it like this
     return Case("advance", lambda: store.advance("h.0", look_again_at=1), again=lambda _: Applied())
 
 

@@ -1,4 +1,4 @@
-"""A started run on a real Redis, and the states that the tests of `ctx.store` keep in it."""
+"""A started run on a real Redis, and the states that the `ctx.store` tests keep in it."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ class Needy(BaseModel):
 
 
 def connected_store(redis_url: str) -> BlockingStore:
-    """A store with a key prefix of its own."""
+    """Return a store with its own key prefix."""
     return blocking_store(Settings(redis_url=redis_url, key_prefix=f"t{secrets.token_hex(6)}", shards=2))
 
 
 @dataclass
 class Run:
-    """A started run whose two work items may be claimed.
+    """A started run with two work items that can be claimed.
 
     Attributes:
-        as_in_step: Whether states are asked for on the running loop, as in an async step of the asyncio pool, instead
-            of on a portal with a thread of its own.
+        as_in_step: Whether states run on the current event loop, as in an async step of the asyncio pool, instead
+            of on a portal with its own thread.
     """
 
     store: BlockingStore
@@ -97,7 +97,7 @@ class Run:
         return work
 
     def lose(self, work: Work) -> None:
-        """Declare the process that holds `work` lost, and have it dispatched again."""
+        """Declare the process that holds `work` lost, and dispatch the work again."""
         held = Held(self.run_id, work.work_id, work.claim_id)
         for _, applied in self.store.over(Leases).hand_back(work.owner, [held], charge=True):
             self.dispatches |= {dispatch.step: dispatch for dispatch in applied.dispatches}
@@ -108,7 +108,7 @@ class Run:
         return StateStore(StateAccess(store, self.run_id, self.run_id, cls, work, renewing=aside, **options))
 
     def on_this_loop(self) -> Store:
-        """The store on the running loop."""
+        """Return the store on the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._here:
             assert self.store.settings.redis_url is not None
@@ -133,13 +133,13 @@ class Run:
 
 
 class Memory:
-    """A state in memory, for tests of what it has in common with one in Redis."""
+    """An in-memory state, for tests of behavior that it shares with a state in Redis."""
 
     def __init__(self) -> None:
         self._store: InMemoryStateStore[Any] | None = None
 
     def state(self, cls: type[Any] = DictState) -> InMemoryStateStore[Any]:
-        """The store: made on the first call, the same ever after."""
+        """Return the store: created by the first call, then always the same."""
         if self._store is None:
             self._store = InMemoryStateStore.of_class(cls)
         return self._store

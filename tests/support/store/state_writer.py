@@ -1,4 +1,4 @@
-"""States in Redis for tests: the asynchronous store beside a blocking one, and a writer whose methods block."""
+"""States in Redis for tests: the asynchronous store next to a blocking one, and a writer whose methods block."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ T = TypeVar("T")
 
 @cache
 def connection(url: str) -> Connection:
-    """The one of all tests to a Redis, on a loop of its own."""
+    """Return the connection to a Redis that all tests share, on its own loop."""
     return connection_to(url, shared_portal())
 
 
 def beside(store: BlockingStore) -> Store:
-    """The asynchronous store with the same settings."""
+    """Return an asynchronous store with the same settings."""
     url = store.settings.redis_url
     assert url is not None
     return Store(connection(url), store.settings, patience_seconds=store.patience_seconds)
 
 
 class WatchedStore(Store):
-    """A store that fails as soon as a script touches a key beyond KEYS."""
+    """A store that fails when a script touches a key outside KEYS."""
 
     async def send_script(self, call: ScriptCall[T]) -> T:
         return await super().send_script(replace(call, script=watched(call.script.name)))
 
 
 class DeafStore(WatchedStore):
-    """A store that hears no answer to its next script, although Redis has executed it, and asks again."""
+    """A store that loses the reply to its next script, although Redis has executed it, and repeats the call."""
 
     deaf = False
 
@@ -59,7 +59,7 @@ class BlockingHash:
 
     @staticmethod
     def of(store: BlockingStore, run_id: str, state_id: str, work: Work | None = None, **options: Any) -> BlockingHash:
-        """One whose scripts are watched for undeclared keys."""
+        """Return a writer whose scripts are checked for undeclared keys."""
         near = beside(store)
         watching = WatchedStore(near.connection, near.settings, patience_seconds=near.patience_seconds)
         return BlockingHash(watching, run_id, state_id, work, **options)

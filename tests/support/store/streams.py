@@ -1,4 +1,4 @@
-"""A Redis that can be killed and comes back, runs that publish on demand, and readers in threads."""
+"""A Redis that can be killed and restarted, runs that publish on demand, and readers in threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PATIENCE = 20.0
 
 
 class KillableRedis:
-    """A Redis of our own. With `is_durable`, nothing acknowledged is lost when it is killed."""
+    """A Redis for one test. With `is_durable`, a kill loses nothing that was acknowledged."""
 
     def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class KillableRedis:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it on the same port and state, and wait until it serves."""
+        """Start it on the same port and data, and wait until it accepts connections."""
         where = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), "--logfile", "redis.log"]
         self.process = subprocess.Popen([str(find_server()), *where, "--save", "", *self.durability])
         probe = connect(self.url)
@@ -52,7 +52,7 @@ class KillableRedis:
         probe.close()
 
     def kill(self) -> None:
-        """As a crash does."""
+        """Kill it, as a crash does."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
@@ -66,15 +66,15 @@ def _answers(client: Client) -> bool:
 
 
 def store_on(url: str, prefix: str, **more: object) -> Store:
-    """A store with a key prefix of its own."""
+    """Return a store with its own key prefix."""
     return blocking_store(Settings(redis_url=url, key_prefix=prefix, **more))
 
 
 class OwnHub(StreamHub):
-    """A hub with a portal of its own, which ends with it."""
+    """A hub with its own portal, which is closed with it."""
 
     def __init__(self, store: Store, *, silence_seconds: float = 5.0, **options: Any) -> None:
-        """Reads where a blocking store writes, as patiently; the options are those of `StreamHub`."""
+        """Read from the Redis of a blocking store, with the same patience; `options` are those of `StreamHub`."""
         url = store.settings.redis_url
         assert url is not None
         connection = connection_to(url, Portal("umbel-own-hub"), silence_seconds=silence_seconds)
@@ -86,7 +86,7 @@ class OwnHub(StreamHub):
 
 
 class Wire:
-    """A way to Redis whose connections can go dead without being closed, as a lost machine or a firewall does it."""
+    """A connection path to Redis that can go dead without being closed, as with a lost machine or a firewall."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -96,12 +96,12 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def go_dead(self) -> None:
-        """From now on the present connections carry nothing, without notice to either side."""
+        """Drop all further traffic of the open connections, without notifying either side."""
         for _, is_dead in self._links:
             is_dead.set()
 
     def close(self) -> None:
-        """Close all."""
+        """Close all connections."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -128,7 +128,7 @@ class Wire:
 
 
 class Telling(DrivenRun):
-    """A run whose only step is at work and publishes what the test says."""
+    """A run whose only step is executing and publishes what the test passes."""
 
     def __init__(self, store: Store, run_id: str | None = None) -> None:
         super().__init__(store, plan_of(step("go", START, num_workers=1)), run_id)
@@ -161,7 +161,7 @@ class Telling(DrivenRun):
         self.commit(self.work, stop("done"), batches=self.batches)
 
     def tell_unheard(self, number: int) -> None:
-        """Publish one Progress whose live message gets lost: only the log has it."""
+        """Publish one Progress whose live message is lost: only the log has it."""
         seq = int(self.store.client.hget(self.keys["run"], "seq") or 0)
         content = msgpack.packb([event(PROGRESS, n=number).to_bytes(), "go", 1], use_bin_type=False)
         with self.store.client.pipeline(transaction=True) as pipe:
@@ -170,7 +170,7 @@ class Telling(DrivenRun):
 
 
 class Reading:
-    """A blocking reader in a thread."""
+    """A blocking reader in its own thread."""
 
     def __init__(self, reader: StreamReader) -> None:
         self.reader = reader
@@ -186,14 +186,14 @@ class Reading:
             self._found.put(error)
 
     def next(self) -> StreamEvent | None:
-        """The next event; None at the end."""
+        """Return the next event, or None at the end."""
         found = self._found.get(timeout=PATIENCE)
         if isinstance(found, Exception):
             raise found
         return found
 
     def number(self) -> int:
-        """The next event's number; it is a Progress."""
+        """Return the number of the next event, which must be a Progress."""
         found = self.next()
         assert found is not None
         assert found.envelope.type == PROGRESS
@@ -201,26 +201,26 @@ class Reading:
         return number
 
     def rest(self) -> list[StreamEvent]:
-        """All further events up to the end."""
+        """Return all further events up to the end."""
         return list(iter(self.next, None))
 
 
 def numbers(events: Iterable[StreamEvent]) -> list[int]:
-    """The numbers of the Progress events among them."""
+    """Return the numbers of the Progress events among them."""
     return [found.envelope.value()["n"] for found in events if found.envelope.type == PROGRESS]
 
 
 def types(events: Iterable[StreamEvent]) -> list[str]:
-    """The wire names."""
+    """Return the wire names of the events."""
     return [found.envelope.type for found in events]
 
 
 def listeners(client: Client) -> int:
-    """How many connections of this Redis are subscribed to something."""
+    """Return how many connections of this Redis have a subscription."""
     return len(client.client_list(_type="pubsub"))
 
 
 def is_followed(run: DrivenRun) -> bool:
-    """Whether somebody is subscribed to the run's live channel."""
+    """Return whether the run's live channel has a subscriber."""
     channel = run.keys["stream"]
     return bool(run.store.client.pubsub_numsub(channel)[0][1])

@@ -1,4 +1,4 @@
-"""A sweep that is asked by the test, and what it dispatches."""
+"""A sweep that the test triggers, and what it dispatches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAN = plan_of(
 
 
 class Sent:
-    """A dispatcher that keeps what it was to send."""
+    """A dispatcher that records its dispatches."""
 
     def __init__(self) -> None:
         self.sent: list[Dispatch] = []
@@ -33,7 +33,7 @@ class Sent:
         self.sent.extend(dispatches)
 
     def steps(self) -> list[str]:
-        """Steps dispatched since the last call."""
+        """Return the steps dispatched since the last call."""
         found, self.sent = sorted(dispatch.step for dispatch in self.sent), []
         return found
 
@@ -48,7 +48,7 @@ def fan(run: DrivenRun, *names: str) -> None:
 
 
 def dispatched(run: DrivenRun, dispatch: Dispatch, at: int) -> None:
-    """Pretend that this was dispatched, and its patience over, at an instant."""
+    """Pretend that the next check of a dispatch is due at this instant."""
     member = f"{run.run_id}|{dispatch.work_id}|{dispatch.queue}/{dispatch.priority}"
     assert run.store.client.zscore(run.keys["unclaimed"], member) is not None
     run.store.client.zadd(run.keys["unclaimed"], {member: at})

@@ -1,4 +1,4 @@
-"""A verb of the store as a case that may be asked again."""
+"""A verb of the store as a case that may be repeated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAN = plan_of(
 
 @dataclass
 class Case:
-    """A verb, ready to be asked; `again` is what the second asking answers, None for the same."""
+    """A verb, ready to be called; `again` gives the reply to a repeated call, None means the same reply."""
 
     verb: str
     ask: Callable[[], Any]
@@ -35,5 +35,5 @@ def claimed(store: Store, plan: Any = PLAN) -> tuple[DrivenRun, Work]:
 
 
 def unheard(_: Any) -> Applied:
-    """The second answer names no dispatches: the ring remembers those of the first."""
+    """The second reply has no dispatches: the unclaimed index remembers those of the first."""
     return Applied()

@@ -1,4 +1,4 @@
-"""Every verb of the store as a case that may be asked again, and what the second answer is."""
+"""Every verb of the store as a case that may be repeated, with the reply to the repeated call."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def snapshot(store: Store) -> Case:
     run, _ = claimed(store)
 
     def taken() -> Any:
-        """All of it but the time that passes."""
+        """Return the snapshot without the elapsed time."""
         return replace(store.call(take_snapshot, store, run.run_id), spent_seconds=0.0)
 
     return Case("snapshot", taken)
@@ -68,7 +68,7 @@ def committing(outcome: Outcome | Callable[[Work], Outcome]) -> Callable[[Store]
 
 
 def hop(store: Store) -> Case:
-    """Asked again it falls to the ordinary commit, which remembers."""
+    """A repeated call falls back to the ordinary commit, which remembers its reply."""
     _run, work = claimed(store)
     engine = store.over(Engine, SentDispatches())
     given: dict[str, Any] = {"entry": {}, "carry_on": CarryOn("next")}
@@ -142,7 +142,7 @@ def memo(store: Store) -> Case:
 
 
 def parent_of(store: Store, *, held: bool = False) -> tuple[DrivenRun, Work]:
-    """A run whose step waits for child runs `child` and, held back until that has ended, `other`."""
+    """Return a run whose step waits for the child run `child` and, if `held`, for `other`, which starts after it."""
     run, work = claimed(store)
     children = [awaited(name) for name in (("child", "other") if held else ("child",))]
     run.commit(work, Awaiting(tuple(children), at_once=1))
@@ -160,7 +160,7 @@ def child_started(store: Store) -> Case:
 
     def ask() -> list[bytes]:
         reply: list[bytes] = store.verb("child_started", run.run_id, child="child", look=9)
-        store.client.zadd(key, {f"child|{run.run_id}|child": 1})  # the new instant is not the same twice
+        store.client.zadd(key, {f"child|{run.run_id}|child": 1})  # a repeated call writes another instant
         return reply
 
     return Case("child_started", ask)
@@ -238,7 +238,7 @@ def heartbeat(store: Store) -> Case:
 
     def ask() -> Pulse:
         pulse = run.leases.heartbeat("o1", [Held.parse(work.member), other])
-        store.client.zadd(run.keys["leases"], {"o1": 1})  # the new instant is not the same twice
+        store.client.zadd(run.keys["leases"], {"o1": 1})  # a repeated call writes another instant
         return pulse
 
     return Case("heartbeat", ask, again=lambda _: lost)
@@ -312,7 +312,7 @@ def purge(store: Store) -> Case:
 
 
 def rewind(store: Store) -> Case:
-    """Back to where its first step was executing, from where two more wait, one of them with an event sent early."""
+    """Rewind to where the first step was executing, from where two more wait, one of them with an event sent early."""
     run, work = claimed(store)
     then = store.call(take_snapshot, store, run.run_id)
     contents = [put for put in puts(run.run_id, PLAN, then, LIMITS) if put["o"] != "state"]

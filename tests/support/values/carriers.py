@@ -1,4 +1,4 @@
-"""Event classes with fields of each kind of value, and what they are filled with."""
+"""Event classes with fields of each kind of value, and values for the fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umbel import Event
 
 
 def carrier(base: type[BaseModel], kind: str) -> type[BaseModel]:
-    """A subclass of `base` with fields of this kind in every place."""
+    """Return a subclass of `base` with fields of this kind in every position."""
     of: Any = KINDS[kind][0]
     name = f"{base.__name__}Of{kind.title().replace(' ', '')}"
     fields: dict[str, Any] = {
@@ -33,11 +33,11 @@ CARRIERS: dict[str, type[BaseModel]] = {}
 for _kind in KINDS:
     _made = carrier(Event, _kind)
     CARRIERS[_kind] = _made
-    globals()[_made.__name__] = _made  # found by name, as classes of a program are
+    globals()[_made.__name__] = _made  # looked up by name, like the classes of a program
 
 
 def filled(kind: str, values: list[Any]) -> dict[str, Any]:
-    """The fields of a carrier."""
+    """Return values for the fields of a carrier."""
     one, two = values
     is_written_by_field = "written by its field" in kind
     return {
@@ -50,7 +50,7 @@ def filled(kind: str, values: list[Any]) -> dict[str, Any]:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two values are equal in type too, all the way down."""
+    """Return whether two values are equal, including their types, recursively."""
     if type(one) is not type(other):
         return False
     if isinstance(one, BaseModel):

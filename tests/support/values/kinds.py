@@ -1,4 +1,4 @@
-"""Kinds of fields: a type, values of it, and models that have such a field in every place."""
+"""Kinds of fields: a type, values of it, and models that have such a field in every position."""
 
 from __future__ import annotations
 
@@ -228,11 +228,11 @@ class Checked:
 
 
 class Text(str):
-    """A text of a class of its own."""
+    """A subclass of `str`."""
 
 
 class Opaque:
-    """A class that only its field can write."""
+    """A class that only the serializer of its field can write."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -287,7 +287,7 @@ anything = st.one_of(
     st.builds(Inner, x=integers, note=st.tuples(texts)),
 )
 
-#: Every kind: its type, and a strategy for values of it.
+#: Every kind: its type, and a strategy for its values.
 KINDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "int": (int, integers),
     "float": (float, floats),

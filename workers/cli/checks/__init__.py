@@ -1,4 +1,4 @@
-"""Commands that examine and change nothing: workflows (`check`, `graph`) and the deployment (`doctor`).
+"""Commands about workflows (`check`, `graph`), the deployment (`doctor`, `ping`, `pause`, `resume`) and the shell.
 
 Read `check.py` first.
 """

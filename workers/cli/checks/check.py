@@ -32,7 +32,7 @@ def check(targets: tuple[str, ...]) -> None:
 
 
 def _load(targets: tuple[str, ...]) -> tuple[list[Registrable], list[UmbelError]]:
-    """The workflows of all targets that can be loaded, and why the others cannot."""
+    """The workflows of all targets that can be loaded, and the errors of the others."""
     found: dict[int, Registrable] = {}
     unloaded: list[UmbelError] = []
     for target in targets:

@@ -43,7 +43,7 @@ def graph(target: str, form: str) -> None:
 
 
 def as_json(workflow: WorkflowDefinition) -> dict[str, Any]:
-    """The representation, and each step as it is in the plan of a run."""
+    """The representation, with each step as it is in the plan of a run."""
     plan = build_plan(workflow)
     return {
         "workflow": plan.workflow,

@@ -1,4 +1,4 @@
-"""`umbel pause` and `umbel resume`: queues that no worker takes messages from, workflows of which no step begins."""
+"""`umbel pause` and `umbel resume`: workers stop consuming a queue, or stop beginning steps of a workflow."""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ from .options import app_name
 
 
 def given_installation() -> Any:
-    """`own_app.installation()`, which takes as long to import as all else that a command needs: only with `--app`."""
+    """`own_app.installation()`, imported only with `--app`: the import takes as long as all others of a command."""
     return None if app_name() is None else importlib.import_module(".own_app", __package__).installation()
 
 
 def configured(redis_url: str | None) -> Settings:
-    """The settings of the environment; a given URL takes precedence. They may lack a URL.
+    """The settings of the environment, or of the app of `--app`; a given URL takes precedence. They may lack a URL.
 
     Raises:
         ConfigurationError: A variable is unknown or invalid.
@@ -54,10 +54,10 @@ def embedded(settings: Settings, state: str | None) -> Iterator[tuple[Settings, 
 
 
 def refuse_foreign(settings: Settings) -> None:
-    """Look whether the deployment in Redis is the one of these settings. One that does not answer is let pass.
+    """Check that Redis is usable and its deployment has these settings; passes if Redis does not answer.
 
     Raises:
-        ConfigurationError: It has other values, refuses the credentials, or is too old.
+        ConfigurationError: The deployment has other settings, or Redis refuses the credentials or is too old.
     """
     assert settings.redis_url is not None
     portal = Portal("umbel-look")
@@ -93,9 +93,9 @@ def existing_settings(redis_url: str | None, state: str | None) -> Iterator[Sett
 
 @contextmanager
 def existing_store(redis_url: str | None, state: str | None) -> Iterator[tuple[Store, Portal]]:
-    """The runs in a deployment with `existing_settings`, and the portal through which they are asked for.
+    """The store of a deployment with `existing_settings`, and the portal for calling it.
 
-    For commands that start and resume nothing; those that do need a runtime.
+    For commands that start and resume nothing; others need a runtime.
     """
     with existing_settings(redis_url, state) as settings:
         assert settings.redis_url is not None

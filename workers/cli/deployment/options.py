@@ -1,4 +1,4 @@
-"""The options that name a deployment."""
+"""The options that select a deployment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def deployment_options(command: F) -> F:
 
 
 def app_option(command: F) -> F:
-    """Add `--app`, which `own_app` and `configured` heed."""
+    """Add `--app`, which `own_app` and `configured` read."""
 
     def remember(ctx: click.Context, option: click.Parameter, name: str | None) -> None:
         ctx.meta[_APP] = name
@@ -41,6 +41,6 @@ def app_option(command: F) -> F:
 
 
 def app_name() -> str | None:
-    """What `--app` of the current command says."""
+    """The value of the current command's `--app`."""
     ctx = click.get_current_context(silent=True)
     return None if ctx is None else ctx.meta.get(_APP)

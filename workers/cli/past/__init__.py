@@ -1,4 +1,4 @@
-"""Commands on the past of runs: looking at it, and going on from a point of it.
+"""Commands on the past of runs: showing it, replaying it, and continuing from a point of it.
 
 Read `looking.py` first.
 """

@@ -1,4 +1,4 @@
-"""`umbel fork` and `umbel rewind`: going on from a point of a run's past."""
+"""`umbel fork` and `umbel rewind`: continuing from a point of a run's past."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENDED = ("failed", "cancelled", "timed_out", "completed")
 
 
 def _edit_options(command: F) -> F:
-    """Edits of the state and the events that a run continues with."""
+    """Add the options that edit the state and the events with which a run continues."""
     setting = click.option(
         "--set",
         "settings",

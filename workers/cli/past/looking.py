@@ -1,4 +1,4 @@
-"""`umbel history`, `umbel diff` and `umbel verify`: what changed in a run, and whether its journal leads to it."""
+"""`umbel history`, `umbel diff` and `umbel verify`: what changed in a run, and whether the journal matches the run."""
 
 from __future__ import annotations
 

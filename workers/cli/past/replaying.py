@@ -1,4 +1,4 @@
-"""`umbel replay`: whether code does what runs have recorded."""
+"""`umbel replay`: checks whether code does the same as runs have recorded."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def replay(
 ) -> None:
     """Execute the recorded steps of runs again, with the code of TARGET, and print where they differ.
 
-    The steps of each RUN, or of the runs that meet the conditions. The recorded runs are not changed, but effects of
-    steps outside of umbel really happen. Exits with 1 if there is a difference.
+    The steps of each RUN, or of the runs that meet the conditions. The recorded runs are not changed, but side effects
+    of the steps really happen. Exits with 1 if there is a difference.
     """
     if bool(run_ids) == is_given(conditions):
         raise click.UsageError("Give run ids, or conditions such as --workflow, --where or --since.")

@@ -1,4 +1,4 @@
-"""Commands about runs that exist: list, show, send, cancel, retry; one file per command.
+"""Commands about existing runs, such as list, show, send, cancel and retry; one file per command.
 
 Read `show.py` first.
 """

@@ -68,7 +68,7 @@ def _cancel_step(runtime: Runtime, run_ids: Sequence[str], step: str, *, downstr
 
 
 def _problem(runtime: Runtime, run_id: str) -> str | None:
-    """Why a run was not cancelled; None if it was, before."""
+    """Why a run was not cancelled; None if it had been cancelled before."""
     try:
         status = runtime.portal.call(runtime.store.run(run_id)).status
     except RunNotFound as error:

@@ -1,4 +1,4 @@
-"""Options of commands that act on many runs: the conditions that these meet."""
+"""Options of commands that act on many runs: the conditions that the runs must meet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Conditions(TypedDict):
-    """What the options say; they arrive as keyword arguments of these names."""
+    """The values of the options, which arrive as keyword arguments of these names."""
 
     status: tuple[str, ...]
     workflow: tuple[str, ...]
@@ -29,7 +29,7 @@ class Conditions(TypedDict):
 
 
 def _instant(text: str) -> datetime:
-    """`30m`, `2h`, `7d`, counted back from now, or a date with or without a time."""
+    """Read `30m`, `2h`, `7d`, counted back from now, or a date with or without a time."""
     if age := _AGE.fullmatch(text):
         return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:

@@ -44,7 +44,7 @@ def events(
 
 
 def _logged(store: Store, portal: Portal, run_id: str, after: int, internal: bool) -> Iterator[StreamEvent]:
-    """The events in the log now."""
+    """The events that are in the log now."""
     while True:
         page = portal.call(read_page(store, run_id, after, with_traces=internal))
         if page.first_missing is not None:
@@ -91,6 +91,6 @@ def _as_text(event: StreamEvent) -> str:
 
 
 def _taken_traceback(fields: dict[str, Any]) -> str:
-    """The traceback in the fields of a failure, which stands in lines of its own."""
+    """Remove the traceback from the fields of a failure and return it, to be printed on lines of its own."""
     exception = fields.get("exception")
     return str(exception.pop("exception_traceback", "")) if isinstance(exception, dict) else ""

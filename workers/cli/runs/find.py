@@ -1,4 +1,4 @@
-"""RUN: which run a command is about, by its id, the beginning of its id, or `last`."""
+"""RUN: selects the run that a command is about, by its id, the beginning of its id, or `last`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from ....orchestration.inspection.run_list import MAX_LIMIT, RunQuery, list_runs
 from ....orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from ....orchestration.store.verbs import Store
 
-#: What stands for the run that was started last.
+#: Stands for the run that was started last.
 LAST = "last"
-#: Runs that are named where the beginning of an id fits several.
+#: How many runs are listed if the beginning of an id matches several.
 _NAMED = 5
 
 
@@ -18,18 +18,18 @@ async def find_run(store: Store, text: str) -> str:
 
     Args:
         store: The deployment.
-        text: A whole id, its beginning, or `last`: the run that was started last, child runs aside.
+        text: A whole id, its beginning, or `last`: the run that was started last, not counting child runs.
 
     Raises:
         RunNotFound: There is none.
-        WorkflowRuntimeError: Several begin like this, or no id can.
+        WorkflowRuntimeError: Several ids begin like this, or no id can.
         StoreUnavailable: Redis did not answer.
     """
     try:
         return (await store.run(check_run_id(text))).run_id
     except RunNotFound:
         if text == LAST:
-            # They are in the order in which they were started, or in which they have ended.
+            # The list is ordered by start, or by end for runs that have ended.
             newest = [run for run in await newest_runs(store, limit=MAX_LIMIT) if run.parent is None]
             if newest:
                 return max(newest, key=lambda run: run.created_at).run_id
@@ -46,7 +46,7 @@ async def find_run(store: Store, text: str) -> str:
 
 
 async def whole_id(store: Store, text: str) -> str:
-    """As `find_run`, but a text that names no run is returned as it is, to be reported with others."""
+    """Like `find_run`, but a text that matches no run is returned as it is, to be reported with others."""
     try:
         return await find_run(store, text)
     except RunNotFound:

@@ -1,4 +1,4 @@
-"""`umbel logs`: what the code of a run's steps has logged."""
+"""`umbel logs`: what the code of a run's steps has logged and printed."""
 
 from __future__ import annotations
 

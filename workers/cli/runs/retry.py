@@ -18,7 +18,7 @@ from .conditions import Conditions, condition_options
 from .find import find_run
 from .selecting import chosen
 
-#: What can be resumed; without a `--status`, failed runs are.
+#: Statuses that can be resumed; without `--status`, only failed runs are.
 _ENDED = ("failed", "cancelled", "timed_out")
 
 
@@ -57,7 +57,7 @@ def retry(
 
 
 async def _resume(runtime: Runtime, run_ids: Iterable[str]) -> list[str]:
-    """Resume runs and print that; returns the errors of those that cannot be resumed."""
+    """Resume runs and print each; returns the errors of those that cannot be resumed."""
     return [problem for run_id in run_ids if (problem := await _retry(runtime, run_id)) is not None]
 
 

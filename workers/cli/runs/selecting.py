@@ -1,4 +1,4 @@
-"""The runs that a command acts on: those that are named, or those that meet the conditions."""
+"""The runs that a command acts on: those given by id, or those that meet the conditions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def found(runtime: Runtime, conditions: Conditions, *, limit: int | None = None)
 
 
 def _is_at(runtime: Runtime, run: RunSummary, step: str) -> bool:
-    """Whether a run has failed in a step; of one that has not failed, whether the step had an outcome."""
+    """Whether a failed run failed in this step; for any other run, whether the step had an outcome."""
     if run.status == "failed":
         failure = failure_of(runtime.portal.call(runtime.store.run(run.run_id)))
         return failure is not None and failure[0] == step
@@ -50,19 +50,19 @@ def chosen(
     verb: str,
     yes: bool,
 ) -> list[str]:
-    """The ids that were given, or those of the runs that meet the conditions, after a question to the user.
+    """The given ids, or those of the runs that meet the conditions, which the user is asked to confirm.
 
     Args:
         runtime: The deployment.
-        run_ids, conditions, every: What was given: either ids, or conditions or `--all`.
-        of_statuses: Which runs the command can act on.
-        by_default: Those it acts on if no status is given; None for all of them.
-        verb: What it does, as in "Delete 3 runs?".
+        run_ids, conditions, every: From the command line: either ids, or conditions or `--all`.
+        of_statuses: Statuses of the runs that the command can act on.
+        by_default: The statuses it acts on if none is given; None for all of them.
+        verb: What the command does, as in "Delete 3 runs?".
         yes: Do not ask.
 
     Raises:
-        UsageError: Nothing or too much is given.
-        Abort: The user said no.
+        UsageError: Neither or both of ids and conditions are given, or a status that the command cannot act on.
+        Abort: The user did not confirm.
     """
     if bool(run_ids) == (is_given(conditions) or every):
         raise click.UsageError("Give run ids, or --all, or conditions such as --workflow, --tag or --since.")

@@ -1,4 +1,4 @@
-"""`umbel send`: an event into a run."""
+"""`umbel send`: sends an event into a run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def send(
         announced = runtime.portal.call(announced_events(runtime.store)).get(name)
         fields = read_fields(pairs, input_text, cls or announced)
         event = _made(name, fields, cls or announced or _stand_in(name, fields))
-        # An announced class lacks the defaults of the real one, which fills in what is not sent.
+        # An announced class lacks the real class's defaults, which fill in the fields that are not sent.
         handler.send_event(event if cls else _made(name, fields, _stand_in(name, fields)), step)
     note(f"Sent {name} to run {run_id!r}.")
 

@@ -30,7 +30,7 @@ from ..waiting import paused_because, unaccepted_events
 from .conditions import since_option, tag_option
 from .find import find_run
 
-#: A running run of which all that is left waits for an event.
+#: The status shown for a running run whose remaining work all waits for events.
 _WAITING = "waiting"
 #: Characters of an input or result that are shown; --json shows all.
 _SHOWN_CHARACTERS = 2_000
@@ -177,7 +177,7 @@ def show(run_id: str, limit: int, as_json: bool, redis_url: str | None, state: s
 
 
 async def _questions(store: Store, run_id: str) -> list[Any]:
-    # Imported only for a run that waits for an answer: the classes of events take as long as half of this command.
+    # Imported only for a run that waits for an answer: importing the event classes takes half this command's time.
     found: list[Any] = await importlib.import_module("..questions", __package__).open_questions(store, run_id)
     return found
 
@@ -187,7 +187,7 @@ def _input(began_with: Envelope | None) -> dict[str, Any] | None:
 
 
 def _tracebacks(found: Iterable[Execution]) -> dict[tuple[str, str], list[int]]:
-    """Step and traceback -> the attempts that it ended: one that comes again is not printed again."""
+    """Step and traceback -> the attempts that ended with it, so that each traceback is printed once."""
     attempts: dict[tuple[str, str], list[int]] = {}
     for each in found:
         if each.traceback:
@@ -196,7 +196,7 @@ def _tracebacks(found: Iterable[Execution]) -> dict[tuple[str, str], list[int]]:
 
 
 async def _read(store: Store, run_id: str) -> tuple[RunRecord, list[Execution], list[Unfinished], int]:
-    """A run, its executions, which of them are unfinished, and how many entries its journal has lost."""
+    """A run, its executions, its unfinished work, and how many entries were removed from its journal."""
     record = await store.run(run_id)
     left = await unfinished(store, run_id) if record.status == "running" else []
     found = [*executions(await store.journal(run_id)), *running(left)]

@@ -1,4 +1,4 @@
-"""Commands about sessions: the list of them, and one with its runs, its state and the versions of that.
+"""Commands about sessions: the list, and one session with its runs, its state and the versions of its state.
 
 Read `one.py` first.
 """

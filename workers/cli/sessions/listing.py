@@ -1,4 +1,4 @@
-"""`umbel sessions`: the list."""
+"""`umbel sessions`: the list of sessions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sessions(
 
 
 def described(record: SessionRecord) -> str:
-    """The status, in words."""
+    """The status as text."""
     return f"{record.status}, closed" if record.is_closed else record.status
 
 

@@ -27,7 +27,7 @@ class _Opened:
     session: Session
 
     def record(self) -> SessionRecord:
-        """As it is now."""
+        """The session's current record."""
         found = self.session.record()
         if found is None:
             name = self.session.name
@@ -35,7 +35,7 @@ class _Opened:
         return found
 
     def runs(self, ids: list[str]) -> list[RunRecord]:
-        """Those of these runs that still exist."""
+        """The records of the given runs that still exist."""
         found = []
         for run_id in ids:
             with suppress(RunNotFound):

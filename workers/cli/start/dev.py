@@ -28,9 +28,9 @@ from .log_format import LogFormat, log_format_option, printer
 from .reload import Programs, Show, Watch
 from .worker import given_targets, loglevel_option, targets_argument, worker_options
 
-#: Default ports of server and Flower, and how many further ports are tried.
+#: Default ports of server and Flower, and how many ports from there on are tried.
 _SERVER_PORT, _FLOWER_PORT, _PORTS_TRIED = 8080, 5555, 50
-#: How often the processes are checked for having ended.
+#: Interval at which the processes and files are checked.
 _POLL_SECONDS = 0.2
 #: How long running steps may take after Ctrl-C.
 _INTERRUPTED_SECONDS = 1.5
@@ -83,7 +83,7 @@ def dev(
     given = given_targets(targets)
     registry = Registry()
     for each in load_targets(given):
-        registry.add(each)  # reports mistakes, once, before anything is started
+        registry.add(each)  # reports mistakes once, before anything is started
     has_server = not no_server and _is_installed("starlette", "uvicorn")
     if flower and not _is_installed("flower"):
         raise ConfigurationError("Flower is not installed. Install it with: pip install 'umbel[flower]'")
@@ -163,12 +163,12 @@ def _listen(wanted: int | None, first: int, option: str) -> socket.socket:
 
 
 class _Terminated(KeyboardInterrupt):
-    """By SIGTERM: running steps may finish."""
+    """Raised on SIGTERM: running steps may finish."""
 
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM stops everything that was started."""
+    """Let SIGTERM raise `_Terminated` within the block, which stops everything that was started."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise _Terminated

@@ -57,7 +57,7 @@ def _refuse_taken(address: str, port: int) -> None:
 
 
 def _drop_injected() -> None:
-    """Leave out what Kubernetes sets for a Service called `flower`: Flower would take it for its own settings."""
+    """Remove variables that Kubernetes sets for a Service called `flower`; Flower would read them as its settings."""
     for name, value in list(os.environ.items()):
         if name.startswith("FLOWER_") and value.startswith(("tcp://", "udp://", "sctp://")):
             note(f"Ignored, as set by Kubernetes for a Service called flower: {name}={value}")

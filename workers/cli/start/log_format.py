@@ -22,7 +22,7 @@ from ..output import note
 LogFormat = Literal["text", "json"]
 F = TypeVar("F", bound=Callable[..., object])
 
-#: Between two records of a kind that `Seldom` lets pass.
+#: Interval at which `Seldom` lets records of one kind pass.
 _SELDOM_SECONDS = 60.0
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -48,9 +48,9 @@ def printer(log_format: LogFormat) -> Callable[[str], None]:
 
 
 class Seldom(logging.Filter):
-    """Lets a warning that is logged again and again, such as that Redis stays away, pass once a minute.
+    """Lets a repeated warning, such as that Redis is unreachable, pass once a minute.
 
-    Warnings are the same if they differ in numbers only: how often it was tried, how long it will be waited.
+    Warnings count as the same if they differ only in numbers, such as the number of attempts or the next delay.
     """
 
     def __init__(self) -> None:
@@ -70,12 +70,13 @@ class Seldom(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"at", "level", "logger", "message", "pid", …}`, then in a step `run_id`, `step` and `attempt`, the fields given
-    as `extra`, and `error`.
+    """Formats a record as a JSON object with `at`, `level`, `logger`, `message`, `pid` and more.
+
+    In a step, `run_id`, `step` and `attempt` follow; then the fields given as `extra`, and `error` and `stack`, if any.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line. A value that JSON cannot represent is written as its `repr`; no value makes this fail."""
+        """The object on one line. A value that JSON cannot represent is written as its `repr`."""
         fields: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -112,7 +113,7 @@ def _readable(value: Any) -> Any:
 
 
 def log_as_json() -> None:
-    """Make handlers that Celery sets up from now on, in this process and its pool's children, write JSON."""
+    """Let handlers that Celery sets up from now on, in this process and its pool's children, write JSON."""
 
     def use_json(logger: logging.Logger, **_: Any) -> None:
         for handler in logger.handlers:

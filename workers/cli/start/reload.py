@@ -1,4 +1,4 @@
-"""What `umbel dev` runs, and how it is started anew when the code of the project was changed."""
+"""The processes that `umbel dev` runs, and their restart when the code of the project changes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Self
 from ...local.command_process import CommandProcess
 from ..output import note
 
-#: Folders that are no code of the project's own.
+#: Names of folders without code of the project itself.
 _NOT_OWN = {"__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist"}
-#: Folders that are watched at most, those nearest to the given ones: a target may lie in a home folder.
+#: Maximum of watched folders, the nearest to the given ones first: a target may be in a home folder.
 _MAX_FOLDERS = 300
-#: After a change it has to be quiet for so long: editors and version control write several files.
+#: How long nothing may change until a change is complete: editors and version control write several files.
 _QUIET_SECONDS = 0.3
 
 
@@ -28,17 +28,17 @@ Show = Callable[[str], None]
 
 
 class Watch:
-    """The Python files below some folders, looked at again and again."""
+    """Polls the Python files below some folders for changes."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         """Args:
-        folders: What is watched; hidden folders in them, virtual environments and the like are left out.
+        folders: The folders to watch; hidden folders in them, virtual environments and the like are skipped.
         """
         self._folders = list(folders)
         self._seen = self._stamps()
 
     def changed(self) -> list[Path]:
-        """Files that were written, added or removed since this was asked before; waits until that has ended."""
+        """Files that were written, added or removed since the last call; waits until the changes have stopped."""
         now = self._stamps()
         if now == self._seen:
             return []
@@ -77,14 +77,14 @@ class Watch:
 
 
 class Programs:
-    """Processes for the length of a `with` block, of which those with code of the user's are restarted when it changes.
+    """Processes for the length of a `with` block; those that load the user's code are restarted when it changes.
 
     The old process is asked to end and may finish its running steps; the new one starts at once beside it.
     """
 
     def __init__(self, watch: Watch | None, say: Callable[[str], None]) -> None:
         """Args:
-        watch: The code; None is never to restart.
+        watch: Watches the code; None means never to restart.
         say: Prints a line.
         """
         self._watch, self._say = watch, say
@@ -97,7 +97,7 @@ class Programs:
         self._printing = Lock()
 
     def show(self, line: str) -> None:
-        """Print a line of a program; an error of the code, which all programs with it have, once. On any thread."""
+        """Print a line of a program; an error in the code, which several programs report, only once. Thread-safe."""
         with self._printing:
             if line not in self._errors:
                 note(line)
@@ -105,7 +105,7 @@ class Programs:
                 self._errors.add(line)
 
     def start(self, program: Callable[[Show], CommandProcess], *, has_code: bool = True) -> None:
-        """Start a program, which stays until the end of the block; it is given `show` for what it prints."""
+        """Start a program, which runs until the end of the block; it gets `show` for its output."""
         if has_code:
             self._with_code.append(program)
             self._restarted.append(program(self.show))
@@ -113,10 +113,10 @@ class Programs:
             self._running.append(program(self.show))
 
     def look(self) -> None:
-        """Restart what has old code, and see that all is running.
+        """Restart programs whose code has changed, and check that all are running.
 
         Raises:
-            ProcessEnded: A process has ended by itself, and not because its new code cannot be loaded.
+            ProcessEnded: A process has ended by itself, for another reason than that its changed code cannot be run.
         """
         if self._watch is not None and (changed := self._watch.changed()):
             self._say(f"{changed[0].name} has changed{_and_more(changed)}: restarting.")
@@ -143,7 +143,7 @@ class Programs:
         self._is_broken = False
 
     def end(self, *, within_seconds: float | None = None) -> None:
-        """End all; None is as long as each may take."""
+        """End all processes; None gives each the time that it may take."""
         programs = *self._restarted, *self._running
         for program in programs:
             program.ask_to_end()

@@ -38,7 +38,7 @@ from .worker import concurrency_option, loglevel_option, pool_option
 
 #: Seconds without any step after which a missing worker is reported.
 _MISSING_WORKER_SECONDS = 3.0
-#: Seconds that the worker of a finished run may still take for its other steps.
+#: Seconds that the worker of a finished run may still spend on its other steps.
 _DRAIN_SECONDS = 2.0
 #: The same after Ctrl-C.
 _INTERRUPTED_SECONDS = 1.0
@@ -228,7 +228,7 @@ class _Questions:
     def __init__(self, runtime: Runtime, workflow: Workflow, run_id: str, shown: Display) -> None:
         self._runtime, self._workflow, self._run_id, self._shown = runtime, workflow, run_id, shown
         self._known: set[str] = set()
-        #: The last question that was published and not shown: a step may return it, and wait for nothing itself.
+        #: The last published question not shown yet: a step may return a question instead of waiting for its answer.
         self.asked: Envelope | None = None
 
     def show(self) -> None:
@@ -255,7 +255,7 @@ class _Questions:
 
 
 def _warn_of_other_workers(runtime: Runtime, workflow: Workflow, shown: Display) -> None:
-    """Workers with different code on one queue receive each other's messages and have to return them."""
+    """Warn of workers with different code on one queue: they receive each other's messages and park that work."""
     for worker in runtime.portal.call(seen_workers(runtime.store)):
         if worker.is_live and not worker.serves(workflow.workflow_name):
             shown.say(

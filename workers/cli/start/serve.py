@@ -103,7 +103,7 @@ def serve(
             "UMBEL_REDIS_URL=redis://host:6379/0; or, to try umbel without any setup, use `umbel dev TARGET`."
         )
     log_config = _log_config(log_format, loglevel.upper())
-    logging.config.dictConfig(log_config)  # the look at the deployment may log already
+    logging.config.dictConfig(log_config)  # the check of the deployment may log already
     refuse_foreign(settings)
     say = printer(log_format)
     runtime = runtime_of(settings)
@@ -156,7 +156,7 @@ class _AnnouncingServer(uvicorn.Server):
         self._announce, self._worker = announce, worker
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then announce it."""
+        """Start the server, then announce it."""
         await super().startup(sockets)
         if self.started:
             self._announce()

@@ -32,10 +32,10 @@ from .log_format import LogFormat, Seldom, log_as_json, log_format_option, print
 
 F = TypeVar("F", bound=Callable[..., object])
 
-#: Names of pools, and their names in Celery.
+#: Names of pools -> their names in Celery.
 POOLS = {"asyncio": "umbel.workers.pool:AsyncPool", "prefork": "prefork", "threads": "threads", "solo": "solo"}
 
-#: How long a step may hold the GIL of an asyncio worker before its other threads, which receive messages, run.
+#: How long a step in an asyncio worker may hold the GIL before other threads, which receive messages, get it.
 _SWITCH_SECONDS = 0.001
 
 pool_option = click.option(
@@ -66,7 +66,7 @@ def loglevel_option(default: str) -> Callable[[F], F]:
     )
 
 
-#: Between two of Celery's heartbeat events, which monitors watch; each says itself when the next one follows.
+#: Interval of Celery's heartbeat events, which monitors watch; each event states this interval.
 _HEARTBEAT_SECONDS = 5.0
 
 
@@ -172,7 +172,7 @@ def worker(
     limit_drain(app, settings.drain_seconds)
     if pool == "asyncio":
         sys.setswitchinterval(_SWITCH_SECONDS)
-    sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # Celery prints its shutdown there
+    sys.__stdout__ = sys.__stderr__  # type: ignore[misc]  # Celery prints its shutdown messages there
     sys.stdout = sys.stderr = StepOutput(print_line if quiet else log_line)
     controller.start()
     # Celery ends with 1 after Ctrl-C although nothing has failed.
@@ -181,7 +181,7 @@ def worker(
 
 
 def _add_companions(installation: Installation, targets: Sequence[str]) -> None:
-    """Serve workflows that steps of the named ones may start, if they can be built; else their work would be parked."""
+    """Also serve workflows that steps of the given ones may start, if they can be built; else their work is parked."""
     for workflow in companions(targets):
         if not any(workflow in (served.workflow, type(served.workflow)) for served in installation.registry):
             with suppress(WorkflowValidationError):

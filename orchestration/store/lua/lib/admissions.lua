@@ -1,8 +1,8 @@
--- Admission to a workflow with a concurrency limit. A script that changes anything here calls `admit_waiting` last, so
--- that no run waits while there is room.
+-- Admission to a workflow with a concurrency limit. A script that changes anything here calls `admissions.admit` last,
+-- so that no run waits while there is room.
 --!keys limits admitted waiting
 
--- Admits the first runs in line for which there is room and returns their tickets.
+-- Admits the first runs in line, as many as there is room for, and returns their tickets.
 function admissions.admit()
   local admitted = {}
   local limit = tonumber(string.match(redis.call('HGET', K.limits, A.workflow) or '0', '^%d+'))

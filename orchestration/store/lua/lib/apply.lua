@@ -9,7 +9,7 @@ local function drop_events_of(record)
   end
 end
 
--- A work item has ended: what belongs to it goes.
+-- A work item has ended: delete what belongs to it.
 function apply.done(record)
   drop_events_of(record)
   redis.call('HDEL', K.work, record.work_id)
@@ -63,7 +63,7 @@ function APPLY.splice(c)                    -- a staged segment becomes work: on
   APPLY.fill(c)
 end
 
-function APPLY.fill(c)                      -- the free slots of a step go to what waits in its FIFO
+function APPLY.fill(c)                     -- the free slots of a step go to work in its FIFO
   if call.awaits_admission then return end
   local in_use = tonumber(redis.call('HGET', K.slots, c.s) or 0)
                  - redis.call('ZLEXCOUNT', K.free, '[' .. c.s .. '/', '(' .. c.s .. '0')
@@ -82,17 +82,17 @@ end
 
 function APPLY.trace(c)
   local worker = c.k
-  if c.st == 'unhandled' then               -- no step accepts the event: is any step active at all?
+  if c.st == 'unhandled' then              -- no step accepts the event: is any step active?
     if counters.get('live') + call.live == counters.get('asleep') then worker = 'idle' end
   end
   publish.state(c.s, c.st, worker, c.i, c.out)
 end
 
-function APPLY.inbox(c)                     -- no step accepts it yet: a waiter registered later looks here first
+function APPLY.inbox(c)                    -- no step accepts it yet: a waiter that is added later looks here first
   waiters.keep_event({ id = c.e, d = c.d, at = call.now, by = call.source }, c.max)
 end
 
-function APPLY.take_inbox(c)                -- an inbox event answers a waiter: `waiters.outdated` has found it
+function APPLY.take_inbox(c)               -- an inbox event, found by `waiters.outdated`, answers a waiter
   call.sent_by[c.e] = call.found_early[1].by or false
   redis.call('LREM', K.inbox, 1, call.found_early[2])
 end
@@ -155,7 +155,7 @@ function APPLY.spawn(c, record) children.spawn(c, record) end
 function APPLY.look(c) children.look_again(c) end
 function APPLY.await(c, record) children.await(c.ids, record) end
 
-function APPLY.fail(c, record)              -- the run fails on it: the item stays, so that `umbel retry` can revive it
+function APPLY.fail(c, record)             -- the run fails with it: the item stays, so that `umbel retry` can revive it
   record.failures = (record.failures or 0) + 1
   record.state, record.last_error, record.last_failed_at = 'failed', c.error, call.now
   record.token, record.owner, record.claim_id = nil, nil, nil
@@ -190,7 +190,7 @@ function apply.commands(commands, record)
   end
 end
 
--- Whether the caller has nothing to do after this call, but what it carries on with.
+-- Whether the caller has nothing to do after this call except the work that it continues with.
 function apply.asks_nothing()
   return #call.dispatches == 0 and not (call.ended or call.leaving or call.to_start or call.to_look or call.rests
     or call.reports or call.parted or call.following or call.interrupted)

@@ -1,7 +1,7 @@
--- A run of a workflow that limits how many of its runs execute at a time waits for admission before it begins. Until
--- then its work items queue up at their steps: the start event's, those of events sent to it, those its timers wake.
--- Its ticket 'run|instant of the start in us' is what it asks for admission with. A run that is revived gets another
--- ticket, so that a late release cannot take its new admission away. It continues with `begin`.
+-- A run of a workflow with a concurrency limit waits for admission before it begins. Until then its work items queue up
+-- at their steps: those of the start event and of events sent to it, and those that its timers wake.
+-- It asks for admission with its ticket, 'run|instant of the start in us'. A run that is revived gets another ticket,
+-- so that a late release cannot take its new admission away. `begin` continues it.
 --!keys run awaiting_admission
 
 function beginning.begin_or_wait(limit, timeout)
@@ -17,7 +17,7 @@ function beginning.begin_or_wait(limit, timeout)
   end
 end
 
--- A run that waited begins: its time-out too, and what has queued up at its steps is dispatched by the call's commands.
+-- Begins a run that waited, and its time-out. The call's commands dispatch what has queued up at its steps.
 function beginning.begin(timeout)
   redis.call('HDEL', K.run, 'unbegun')
   call.awaits_admission = nil

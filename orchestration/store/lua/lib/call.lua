@@ -1,34 +1,34 @@
--- One call of a function. Its state is one table, `call`, which `begin` makes anew: nothing of a call is left for the
--- next one, whatever became of it. Two shorthands: K.name is the key of that logical name, A.name an argument.
+-- One call of a function. Its state is one table, `call`, which `begin` creates for each call: nothing of a call is
+-- left for the next one, even if it failed. Two shorthands: K.name is the key of that logical name, A.name an argument.
 
 local call, A
 local VERBS = {}                   -- name -> body of each function, for `replay`
 local K                            -- made by the first call: Redis loads a library without `setmetatable`
 
--- What a call on a run is; see `begin`.
+-- The state of a call on a run; see `begin`.
 local function call_on(run, keys, positions, clock, packed_commands, source)
   return {
     keys = keys, positions = positions,
     named = {}, extra = {},        -- logical name -> key, for the keys beyond the fixed ones; extra: those used so far
-    packed_commands = packed_commands,   -- apart from A, because the journal keeps them as they are
+    packed_commands = packed_commands,   -- not in A, because the journal stores them unchanged
     clock = clock,
     now = clock[1] * 1000 + math.floor(clock[2] / 1000),
     run = run,
-    -- what the call does, gathered until its end
+    -- what the call does, collected until its end
     source = source,               -- where its events come from: a work item, `start`, or `outside` the run
-    dispatches = {},               -- what the caller has to send messages for
+    dispatches = {},              -- work for which the caller has to send messages
     counted = {},                  -- names of the run's counters that have changed
     announced = {},                -- entries for the live channel
     delta = {},                    -- fan-out id -> change of its count
     live = 0,                      -- change of the run's count of work items
     inline = {},                   -- event id -> event, of those kept in the record of their only work item
     sent_by = {},                  -- event id -> where an event of the inbox came from; false: not known
-    ended = false,                 -- whether the run has ended by it
-    -- and, once there is any: counters {name = value}, led_to (see journal), leaving, reports and parted (see finish),
+    ended = false,                -- whether it has ended the run
+    -- and, when set: counters {name = value}, led_to (see journal), leaving, reports and parted (see finish),
     -- to_start (child runs that the caller has to start), awaits_admission (the run waits for its turn, in its session
     -- or at its workflow's concurrency limit: its work queues up), carry_on, carried, carried_record (see carry),
-    -- had_session, following, interrupted (see turns), args (see journal), again (`replay` does the call again: nobody
-    -- is to hear of it)
+    -- had_session, following, interrupted (see turns), args (see journal), again (`replay` repeats the call: nothing is
+    -- published)
   }
 end
 
@@ -38,7 +38,7 @@ local USED = { __index = function(extra, name)
   return key
 end }
 
--- positions: logical name of each fixed key -> its place in KEYS; count: how many those are.
+-- positions: logical name of each fixed key -> its place in KEYS; count: the number of fixed keys.
 local function begin(positions, count, keys, argv)
   K = K or setmetatable({}, { __index = function(_, name) return call.keys[call.positions[name]] end })
   A = cmsgpack.unpack(argv[1])
@@ -48,7 +48,7 @@ local function begin(positions, count, keys, argv)
   setmetatable(call.extra, USED)
 end
 
--- The body that the caller sent beside the arguments.
+-- The body that the caller sent besides the arguments.
 local function unpacked_body()
   return call.packed_commands and cmsgpack.unpack(call.packed_commands) or {}
 end

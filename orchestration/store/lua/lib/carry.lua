@@ -1,8 +1,8 @@
--- Local continuation: the committing process continues with one work item that its commit makes ready. What dispatch
--- and claim do for it happens at once, without a message: A.carry is the claim id, A.deny the steps it does not take.
+-- Local continuation: the committing process continues with one work item that its commit makes ready. It is dispatched
+-- and claimed in this script, without a message: A.carry is the claim id, A.deny the steps that it does not take.
 --!keys owner
 
--- Continues with a work item that has become ready, if it may; whether it does. `call.carried` and
+-- Continues with a work item that has become ready, if allowed; returns whether it does. `call.carried` and
 -- `call.carried_record` are then its id and record.
 function carry.on(wid, record)
   if not A.carry or call.carried or record.suspicion or (A.deny and A.deny[record.step]) then return false end
@@ -23,7 +23,7 @@ function carry.on(wid, record)
   return true
 end
 
--- The work item that an earlier call of this commit went on with: the owner holds it under the same claim id.
+-- The work item that an earlier call of this commit continued with: the owner holds it under the same claim id.
 function carry.found()
   if not A.carry then return nil end
   local head, tail = call.run .. '|', '|' .. A.carry
@@ -35,7 +35,7 @@ function carry.found()
   return nil
 end
 
--- The answer of a commit, with what the caller continues with: also when asked again, as long as the caller holds it.
+-- The answer of a commit, with the work to continue with; a repeated call gets it, too, as long as the caller holds it.
 function carry.committed(body, wid)
   local record = wid and (call.carried_record or records.get(wid))
   if not record or record.state ~= 'running' or record.claim_id ~= A.carry then return { 'committed', body } end

@@ -1,35 +1,35 @@
--- Child runs, as their parent's shard knows them. A child lives in a shard of its own: what a change in one shard
--- demands of another one is recorded in `outbox` by the same script, and done by any process.
---   child|parent|child    start the child, or see whether it has ended
+-- Child runs, as recorded in their parent's shard. A child may be in another shard: what a change in one shard requires
+-- of another one is recorded in `outbox` by the same script, and done by any process.
+--   child|parent|child    start the child, or check whether it has ended
 --   ended|child           report the child's end to its parent
 --   parted|parent         the parent has ended: end its children
---   rest|run|fan-out      cancel what has not arrived at a join of the fan-out
+--   rest|run|fan-out      cancel the unfinished work of a fan-out whose join has all it takes
 --   join|run|buffer       drop a set of events that did not become complete in time (lib/joins.lua)
 --   buffer|run|buffer     the same, of collect_events (collect.lua)
 --   parked|…              one of these two, of a run that has ended and may be retried (lib/set_limits.lua)
--- Fields of K.children: <child> { w work item that waits for it ('': none; the run was put back to before), wt the name
--- of its answer there, st status (held starting running reviving unwanted, or how it ended), pe what becomes of it when
--- its parent ends, wf workflow, pl digest of its plan, sp what it is started with, until it was, ke it is another run's
--- child too }; plan|<digest> a plan as JSON; <work item>#<n> the n-th child that is held back until another one has
--- ended.
+-- Fields of K.children: <child> { w work item that waits for it ('': none, the run was rewound to before it), wt the
+-- name of its answer there, st status (held starting running reviving unwanted, or how it ended), pe what happens to it
+-- when its parent ends, wf workflow, pl digest of its plan, sp what it is started with, kept until it has been started,
+-- ke it is also another run's child }; plan|<digest> a plan as JSON; <work item>#<n> the n-th child that is held back
+-- until another one has ended.
 --!keys run children outbox events
 
 local OPEN = { held = true, starting = true, running = true, reviving = true, unwanted = true }
 
 function children.is_open(child) return OPEN[child.st] end
 
--- Whether its end is to be brought to its parent.
+-- Whether its end is to be reported to its parent.
 function children.is_wanted(child) return OPEN[child.st] and child.st ~= 'unwanted' end
 
--- How many open children keep the run from completing.
+-- Counts the open children that keep the run from completing.
 local function stay(child, n)
   if child.pe ~= 'wait' then return end
   local staying = redis.call('HINCRBY', K.run, 'staying', n)
   call.none_stays = staying == 0
 end
 
--- A step ends the run: whether this has to wait for children. A run that has been completed so far does not fail any
--- more. The work item stays, so nothing that gathers its fan-out takes it for one that has ended.
+-- A step ends the run: returns whether this has to wait for children. If a step has already completed the run, a later
+-- failure does not fail it. The work item stays, so that a join of its fan-out does not count it as ended.
 function children.hold_end(status, event, record)
   local about = redis.call('HMGET', K.run, 'staying', 'last')
   if tonumber(about[1] or 0) == 0 or (status == 'failed' and not about[2]) then return false end
@@ -43,7 +43,7 @@ function children.hold_end(status, event, record)
   return true
 end
 
--- The end that has waited, once there is nothing more to wait for.
+-- The end that was held back, once there are no more children to wait for.
 function children.held_end()
   local event = call.none_stays and redis.call('HGET', K.run, 'last')
   if event then redis.call('HDEL', K.run, 'staying', 'last') end
@@ -59,12 +59,12 @@ function children.put(id, child)
   redis.call('HSET', K.children, id, cmsgpack.pack(child))
 end
 
--- Look at a child at that instant, or earlier if that is planned.
+-- Checks a child at that instant, or earlier if that is already planned.
 function children.look(id, at)
   redis.call('ZADD', K.outbox, 'LT', whole(at), 'child|' .. call.run .. '|' .. id)
 end
 
--- The caller is asked to start a child; the outbox remembers it.
+-- Asks the caller to start a child; the outbox records it.
 local function ask_to_start(id, child)
   child.st = 'starting'
   children.put(id, child)
@@ -79,14 +79,14 @@ local function look_now(id)
   call.to_look[#call.to_look + 1] = id
 end
 
--- Whatever has become of a child, it goes on; if it has completed, its end is reported again.
+-- Continues a child, however it has ended; if it has completed, its end is reported again.
 function children.take_up(id, child)
   child.st = 'reviving'
   children.put(id, child)
   look_now(id)
 end
 
--- c: id, wt, pe, wf, pl, sp as above, n (its number among those held back, if it is)
+-- c: id, wt, pe, wf, pl, sp as above, n (its number among those held back, if it is held back)
 function children.spawn(c, record)
   local known = children.get(c.id)
   if known and known.w ~= '' then return end       -- by an earlier execution of the step
@@ -94,7 +94,7 @@ function children.spawn(c, record)
   local child = { w = record.work_id, wt = c.wt, st = 'held', pe = c.pe, wf = c.wf, pl = c.pl, sp = c.sp }
   journal.lead_to(c.id, 'child', c.en)
   stay(child, 1)
-  if known then                                    -- the run was put back, and the id was chosen: it is that one again
+  if known then                                   -- the run was rewound, and the id is not generated: the same child
     children.take_up(c.id, child)
   elseif c.n then
     children.put(c.id, child)
@@ -104,7 +104,7 @@ function children.spawn(c, record)
   end
 end
 
--- A fork has a child that its origin had: c is id, n and the fields above, and plan (of it, as JSON).
+-- A fork takes over a child of its origin: c has id, n, the fields above, and plan (the child's, as JSON).
 function children.adopt(c)
   local child = { w = c.w, wt = c.wt, st = c.st, pe = c.pe, wf = c.wf, pl = c.pl, sp = c.sp, ke = c.ke }
   redis.call('HINCRBY', K.run, 'children', 1)
@@ -114,7 +114,7 @@ function children.adopt(c)
   if c.n then redis.call('HSET', K.children, c.w .. '#' .. whole(c.n), c.id) end
 end
 
--- The fork has begun: its child c.id is begun (go), or looked at, after `later` times the pause of a redispatch.
+-- The fork has begun: its child c.id is started (go), or checked after `later` times the pause of a redispatch.
 function children.look_again(c)
   if c.go then
     ask_to_start(c.id, children.get(c.id))
@@ -123,7 +123,7 @@ function children.look_again(c)
   end
 end
 
--- Tells the readers of the run's stream that a child was started.
+-- Publishes on the run's stream that a child was started.
 function children.announce(id, child)
   local record = records.get(child.w)
   local about = { run_id = id, workflow = child.wf, step = record and record.step or '', on_parent_end = child.pe }
@@ -137,7 +137,7 @@ local function resume(record)
   slots.enqueue_or_dispatch(record)
 end
 
--- The committing work item waits until these children have ended; it holds no slot and no process meanwhile.
+-- The committing work item waits until these children have ended; it occupies no slot and no process meanwhile.
 function children.await(ids, record)
   slots.release(record)
   record.state = 'suspended'
@@ -158,10 +158,10 @@ local function start_next_held(record)
   ask_to_start(id, children.get(id))
 end
 
--- A child has ended: its last event is the answer that its work item waits for. False if that is known already.
+-- A child has ended: its last event is the answer that its work item waits for. False if that is already known.
 function children.ended(id, child, status, event)
   if not OPEN[child.st] then return false end
-  -- It was quicker than the note that it was started.
+  -- It ended before `child_started` was recorded.
   if child.st == 'starting' and not A.unbegun then children.announce(id, child) end
   child.st, child.sp = status, nil
   children.put(id, child)
@@ -184,7 +184,7 @@ function children.ended(id, child, status, event)
   return true
 end
 
--- Nobody waits for a child any more: it is ended.
+-- A child is no longer wanted: end it.
 local function give_up(id, child)
   if not OPEN[child.st] or child.pe == 'leave' then return end
   if child.st == 'held' then stay(child, -1) end
@@ -199,14 +199,14 @@ function children.give_up(id)
   children.put(id, child)
 end
 
--- Not about children, but done in the same way: a join has what it wants of a fan-out.
+-- Not about children, but done in the same way: a join has all it takes of a fan-out, and the rest is cancelled.
 function children.cancel_rest(scope_id)
   redis.call('ZADD', K.outbox, whole(call.now + A.redispatch), 'rest|' .. call.run .. '|' .. scope_id)
   call.rests = call.rests or {}
   call.rests[#call.rests + 1] = scope_id
 end
 
--- The run is retried: children that have not completed go on with it. Their old ends are no answers any more.
+-- The run is retried: children that have not completed continue with it. Their former ends are no longer answers.
 function children.revive()
   local flat, in_line, place = redis.call('HGETALL', K.children), nil, nil
   for i = 1, #flat, 2 do
@@ -243,8 +243,9 @@ function children.outdated(kept)
   return false
 end
 
--- The run is put back. Kept {{id, w, wt, pe, st (as it is), go (it was waited for then and has not completed since), n
--- (its number among those held back)} …} are children of work items that it has again. All others are ended.
+-- The run is rewound. kept {{id, w, wt, pe, st (its present status), go (it was waited for at that point and has not
+-- completed since), n (its number among those held back)} …} are children of work items that exist again. All others
+-- are ended.
 function children.go_back(kept)
   redis.call('HDEL', K.run, 'staying', 'last')
   local flat, by_id = redis.call('HGETALL', K.children), {}

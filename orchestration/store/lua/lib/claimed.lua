@@ -1,4 +1,4 @@
--- What a claim gives to its caller, appended to a reply: the record, its events, the answers to its waiters.
+-- Appends what a claim returns to a reply: the record, its events, the answers to its waiters.
 --!keys events
 function claimed.reply(reply, record, ...)
   local found = {}
@@ -10,7 +10,7 @@ function claimed.reply(reply, record, ...)
   reply[#reply + 1] = cmsgpack.pack(record)
   for _, more in ipairs({ ... }) do reply[#reply + 1] = more end
   for _, event in ipairs(found) do reply[#reply + 1] = event end
-  local answered = {}                           -- in an order of their own: a claim is answered the same when repeated
+  local answered = {}                           -- sorted, so that a repeated claim gets the same answer
   for waiter in pairs(record.answers or {}) do answered[#answered + 1] = waiter end
   table.sort(answered)
   for _, waiter in ipairs(answered) do

@@ -4,7 +4,7 @@
 
 local COUNTERS = { 'seq', 'tokens', 'commits', 'live', 'asleep', 'scopes', 'wv', 'wa', 'wr', 'ia', 'idle' }
 
--- The run's status, and with the same command its counters.
+-- Reads the run's status and, with the same command, its counters.
 function counters.status()
   local found = redis.call('HMGET', K.run, 'status', unpack(COUNTERS))
   call.counters = {}
@@ -23,7 +23,7 @@ function counters.add(name, n)
   return value
 end
 
--- Adds those of another run, whose fields are flat.
+-- Adds the counters of another run, given as a flat list of fields.
 function counters.add_all(flat)
   local fields = {}
   for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end

@@ -1,10 +1,10 @@
--- What a new value has that an old one has not: a large value that is edited a thousand times must not be kept a
+-- Differences between an old and a new value: a large value that is edited a thousand times must not be stored a
 -- thousand times.
 
--- Below it a difference saves nothing; above it, finding it would take too long.
+-- Below SMALLEST a difference saves nothing; above LARGEST, computing it would take too long.
 local SMALLEST, LARGEST = 256, 1048576
 
--- How many bytes two texts have in common, of at most so many; same(from, to) compares bytes counted from one end.
+-- How many bytes two texts have in common, at most `most`; same(from, to) compares bytes counted from one end.
 local function common(most, same)
   local low, high = 0, most
   while low < high do                          -- looks at each byte about once
@@ -14,8 +14,8 @@ local function common(most, same)
   return low
 end
 
--- The new value; or { bytes of the old one kept at the front, bytes kept at the end, what is between }, where that is
--- at most half as long.
+-- The new value; or { bytes of the old one kept at the front, bytes kept at the end, the rest }, if the rest is at most
+-- half as long.
 function deltas.between(old, new)
   if not old or #new < SMALLEST or #new > LARGEST or #old > LARGEST then return new end
   local sub, most = string.sub, math.min(#old, #new)
@@ -25,7 +25,7 @@ function deltas.between(old, new)
   return { front, back, sub(new, front + 1, #new - back) }
 end
 
--- The new value again, of the old one and what `between` has answered.
+-- The new value, from the old one and what `between` has returned.
 function deltas.applied(old, kept)
   if type(kept) == 'string' then return kept end
   return string.sub(old, 1, kept[1]) .. kept[3] .. string.sub(old, #old - kept[2] + 1)

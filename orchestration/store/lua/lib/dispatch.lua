@@ -1,4 +1,4 @@
--- Dispatching: the answer lists what the caller has to send a message for, and the unclaimed index remembers it.
+-- Dispatching: the answer lists the work for which the caller has to send messages, and the unclaimed index records it.
 
 
 function dispatch.ask_for_message(wid, record)
@@ -15,7 +15,7 @@ function dispatch.work(wid, record)
   record.token, record.owner, record.claim_id, record.claimed_at = nil, nil, nil, nil
   records.put(wid, record)
   unclaimed.add(wid, unclaimed.line_of(record), call.now + A.redispatch)
-  local message = A.push and A.push[wid]     -- the caller knew it would become ready, and where its message goes
+  local message = A.push and A.push[wid]    -- the caller expected it to become ready, and passed its message
   if message then
     redis.call('LPUSH', call.extra[message[1]], message[2])
     return

@@ -1,9 +1,9 @@
--- The end of a run, from a step or from outside: the first one wins, everything later finds status ~= running.
+-- The end of a run, from a step or from outside: the first one wins, later calls find status ~= running.
 --!keys run extra timers awaiting_admission releasing retire runs:running runs:completed runs:failed
 --!keys runs:cancelled runs:timed_out ended state versions handler outbox
 
--- `call.leaving` is then the ticket|workflow of the admission that this end releases, `call.reports` the run that waits
--- for this one, `call.parted` says that the run had child runs (see lib/children.lua).
+-- Sets `call.leaving` to the ticket|workflow of the admission that this end releases, `call.reports` to the run that
+-- waits for this one, and `call.parted` if the run had child runs (see lib/children.lua).
 function finish.run(status, event)
   redis.call('HSET', K.run, 'status', status, 'ended_at', call.now, 'ending', event)
   publish.event(event)
@@ -41,13 +41,13 @@ function finish.run(status, event)
   end
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, call.now, call.run) end
   if call.again then return end
-  -- 'run' NUL {status, event}: a caller that waits for the end need not ask for a small event. A large one is left out,
-  -- because every worker and client hears of every end in the shard, and one caller at most wants the event.
+  -- 'run' NUL {status, event}: a caller that waits for the end need not read a small event. A large one is left out,
+  -- because every worker and client receives every end in the shard, and at most one caller wants the event.
   redis.call('PUBLISH', K.ended .. (A.channels or ''),
     call.run .. '\0' .. cmsgpack.pack({ status, #event <= 1024 and event or '' }))
 end
 
--- The same from outside of its steps: cancelled, or timed out.
+-- Ends a run from outside its steps: cancelled, or timed out.
 function finish.from_outside(status, event)
   call.args = { status = status, event = event }
   journal.write('end', { status = status })

@@ -1,5 +1,6 @@
 -- Buffers of joins of several event parameters: per step and scope path one FIFO per event type.
--- Fields of K.joins, with b = step|scope: <b>|<type>:h and :t consumed and last index, <b>|<type>:<i> entry, <b># sets.
+-- Fields of K.joins, with b = step|scope: <b>|<type>:h and :t consumed and last index, <b>|<type>:<i> entry, <b># how
+-- many sets have become complete.
 --!keys scopes joins
 
 function join_buffers.push(path, b, type, entry)
@@ -29,7 +30,7 @@ function join_buffers.pop(b, type)
   return cmsgpack.unpack(entry)
 end
 
--- A fan-out that closes drops what its joins have not used: those sets can no longer become complete.
+-- A fan-out that closes drops the events that its joins have not used: those sets can no longer become complete.
 function join_buffers.forget(id)
   local raw = redis.call('HGET', K.scopes, id .. ':j')
   if not raw then return end

@@ -1,16 +1,16 @@
--- Joins of several event parameters: a full set makes one work item.
+-- Joins of several event parameters: a complete set makes one work item.
 --!keys joins outbox
 
--- A set may have to become complete in time: the outbox has `join|run|buffer` at the instant when it has not.
+-- A set may have a time limit: the outbox then has `join|run|buffer` at the instant when the set expires.
 local function set_limit(b, within, size_of)
   local member = 'join|' .. call.run .. '|' .. b
-  if size_of then redis.call('ZREM', K.outbox, member) end    -- a set is complete: what is left begins another one
+  if size_of then redis.call('ZREM', K.outbox, member) end    -- a set is complete: events left begin another one
   if size_of and size_of() == 0 then return end
   redis.call('ZADD', K.outbox, 'NX', whole(call.now + within), member)
 end
 
 -- c: s step, ty slot type filled, slots types in parameter order, e event id, rc recoveries, ky key that the events of
--- a set share, wi within how many ms it must become complete, and the record's fields.
+-- a set share, wi its time limit in ms, and the record's fields.
 function joins.add(c)
   local b = c.s .. '|' .. c.sc .. (c.ky or '')
   join_buffers.push(c.sc, b, c.ty, cmsgpack.pack({ e = c.e, rc = c.rc, en = c.en, by = call.source }))
@@ -27,7 +27,7 @@ function joins.add(c)
     local member = join_buffers.pop(b, type)
     ids[i], recoveries[i], members[i] = member.e, member.rc, member
   end
-  -- Keys come and go: sets of one are not counted.
+  -- Keys come and go: sets that share a key are not counted, but named after their first event.
   local wid = c.w .. '.' .. (c.ky and ids[1] or redis.call('HINCRBY', K.joins, b .. '#', 1))
   if c.wi then
     set_limit(b, c.wi, function()
@@ -37,7 +37,7 @@ function joins.add(c)
     end)
   end
   for _, member in ipairs(members) do
-    -- earlier releases did not note where it came from
+    -- earlier releases did not record where it came from
     if member.by then journal.lead_to(wid, c.s, member.en, member.by) end
   end
   local record = { version = records.VERSION, work_id = wid, step = c.s, num_workers = c.nw, queue = c.q,

@@ -1,13 +1,13 @@
--- The run's journal: what happened, what it led to, and all that is needed to do it again (replay.lua).
--- Fields of an entry: k kind, d what happened, c the body of the call, i its arguments and its instant. A commit, which
--- is most of all entries, has none of i: what would be in it is in d.
+-- The run's journal: what happened, what it led to, and all that is needed to replay it (replay.lua).
+-- Fields of an entry: k kind, d what happened, c the body of the call, i its arguments and its instant. A commit (most
+-- entries are commits) has no i: its content is in d.
 --!keys journal
 
--- `call.led_to` is groups of { e event name, w {work id …}, s step, by where the event came from }.
+-- `call.led_to` is a list of groups { e event name, w {work id …}, s step, by where the event came from }.
 
--- An event led to a work item: to a new one, to a fan-in that gathers it, to one that waited for it; or to `outside`,
--- as a question to people, or to the `stop` of the run. `by` is given where it may come
--- from the source of another entry.
+-- Records that an event led to a work item: a new one, a fan-in that gathers it, or one that waited for it; or to
+-- `outside`, as a question to people, or to the `stop` of the run. `by` is set where the event may come from the source
+-- of another entry.
 function journal.lead_to(work_id, step, event_name, by)
   call.led_to = call.led_to or {}
   local last = call.led_to[#call.led_to]
@@ -18,8 +18,8 @@ function journal.lead_to(work_id, step, event_name, by)
   end
 end
 
--- `call.args` are the arguments where those of the call (A) are not what was done: in a call on another run, say.
--- Arguments that are the same for every call, say where a key or a caller is, or are checks that were passed.
+-- `call.args` replaces the call's arguments (A) where these do not describe what was done, as in a call on another run.
+-- The arguments below are left out: they are the same for every call, locate a key or a caller, or are passed checks.
 local LEFT_OUT = { run = 1, x = 1, redispatch = 1, smax = 1, jmax = 1, jbytes = 1, ibytes = 1, keep = 1, full = 1,
   windex = 1, pack = 1, stuck = 1, t = 1, member = 1, wv = 1, iv = 1, seen = 1, answers = 1, batch = 1,
   publishes = 1, push = 1, plan = 1, handler = 1, before = 1, lease = 1, suspicion = 1, me = 1, lock = 1, expect = 1,
@@ -40,7 +40,7 @@ local function arguments()
   return kept
 end
 
--- Writes one entry, with all that this call led to so far. `A.full` keeps what is needed to do the call again.
+-- Writes one entry, with all that this call has led to so far. With `A.full` it has what is needed to replay the call.
 function journal.write(kind, data)
   if call.again then return end
   data.led_to = call.led_to
@@ -65,12 +65,12 @@ function journal.write(kind, data)
   if kept < length then redis.call('XTRIM', K.journal, 'MAXLEN', kept) end
 end
 
--- Writes an entry that only serves to do the call again.
+-- Writes an entry that is only needed to replay the call.
 function journal.note(kind, data)
   if A.full then journal.write(kind, data) end
 end
 
--- Writes the entry of a commit. data: what the caller says of it; claimed_at: of the attempt.
+-- Writes the entry of a commit. data: the caller's summary; claimed_at: of the attempt.
 function journal.commit(data, claimed_at)
   data.ca, data.o, data.t = claimed_at, A.owner, tonumber(string.match(A.t, '^%d+'))
   if A.full then

@@ -4,5 +4,5 @@
 -- All keys of a run: they expire some time after its end.
 function lifetimes.retained() return {--[[retained]]} end
 
--- Those that go when it completes: a completed run needs only its result and its logs.
+-- Keys that are deleted when it completes: a completed run needs only its result and its logs.
 function lifetimes.spent() return {--[[spent]]} end

@@ -10,7 +10,8 @@ function lock.drop()
 end
 
 -- The answer to a writer that has to wait for `holder`. One that has waited long reserves the next turn; it polls more
--- often than the reservation lasts. What would last longer than it ever does was set before Redis's clock was set back.
+-- often than the reservation lasts. A key that would last longer than its limit was set before Redis's clock was set
+-- back, and is shortened.
 function lock.held(holder)
   if A.reserve and not redis.call('SET', K.next, A.me, 'NX', 'PX', NEXT_PX) and redis.call('GET', K.next) == A.me then
     redis.call('PEXPIRE', K.next, NEXT_PX)

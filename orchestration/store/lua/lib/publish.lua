@@ -1,4 +1,4 @@
--- Events for readers: the log first, then the live channel. One sequence for both logs.
+-- Events for readers: the log first, then the live channel. Stream and trace are numbered in one sequence.
 -- Live message: msgpack of entries {seq, kind, data}; kind 'e' is a user event, 't' a step state change.
 --!keys run stream trace
 
@@ -7,7 +7,7 @@ local function announce(kind, data)
   return whole(call.counters.seq - 1) .. '-1'
 end
 
--- Writes what the call has changed of the counters, and announces what it has published.
+-- Writes the counters that the call has changed, and sends what it has published to the live channel.
 function publish.save()
   local fields = {}
   for name in pairs(call.counted) do

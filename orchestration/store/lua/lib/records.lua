@@ -1,10 +1,10 @@
 -- Work records, by work id: the only place in Lua that knows how they are stored, as a msgpack map with short keys.
--- Code says `record.step`: of a variable whose name is or ends in `record`, and of a constructor `record = { … }`, the
--- loader replaces the words below by the short keys. That costs a script nothing; a word that is not below is an error.
--- Python reads the same table (store/record.py). Fields that a newer version may add are kept as they are.
+-- Code uses long names, as in `record.step`. For a variable whose name is or ends in `record`, and in a constructor
+-- `record = { … }`, the loader replaces the names below with the short keys. That costs a script nothing; a name that
+-- is not below is an error. Python reads the same table (store/record.py). Fields of a newer version are kept as is.
 --
 --!field v version               of this schema; absent is 1, which had the same fields
---!field id work_id              given when it is made; later it is the name of the hash field
+--!field id work_id              set when it is made; later it is the name of the hash field
 --!field s step                  name of the step that executes it
 --!field nw num_workers          of that step
 --!field q queue                 of the broker
@@ -12,13 +12,13 @@
 --!field to time_limit           of an attempt, in ms
 --!field st state                queued ready running delayed suspended parked failed
 --!field sl slot                 of its step, once it has one
---!field d dispatch_no           how often a message was asked for
+--!field d dispatch_no           how often it was dispatched
 --!field da dispatched_at        the last time, in ms
 --!field k redispatches          since then; the pause before the next one grows with it
 --!field f failures              of attempts
 --!field lt losses               of attempts, with their process
 --!field l charged_losses        those that count against it: it was a suspect and alone
---!field u suspicion             how much it is suspected of killing processes; absent is not at all
+--!field u suspicion             how much it is suspected of killing processes; absent: not at all
 --!field al alone                this attempt runs with no other suspect beside it
 --!field late late               the last attempt exceeded its time limit and did not report
 --!field r resumptions           how often a waiter of it was answered or timed out
@@ -41,14 +41,14 @@
 --!field wd awaits               waiter id and delay (ms) of a suspension with a time-out
 --!field aw awaited            of a suspension: how many child runs it waits for
 --!field nh next_held          of these: the number of the next one that is held back
---!field x cancelled           while it was queued: a blank that is passed over
+--!field x cancelled           while it was queued: a blank that is skipped
 --!field wr answers              waiter id -> event id, false when it timed out
 --!field fb batches              flushed early by this attempt
 --!field xs exchanges            state writes and collect_events calls of this attempt
 --!field xc exchange_calls       the latter by name -> 1
 --!field sent sent_early         an attempt has sent events before its end
 --!field calls calls             its collect_events calls
---!field taken taken             logical names of the sets that these gave to it
+--!field taken taken             logical names of the sets that these calls have returned to it
 --!field segs segments           of a large fan-out, staged ahead of the commit -> size
 --!keys work
 

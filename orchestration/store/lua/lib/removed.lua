@@ -1,8 +1,8 @@
--- What the journal had and has no more: entries that were packed (pack.lua), and those that went because it had become
--- too large.
+-- What the journal no longer has: entries that were packed (pack.lua), and entries that were dropped because it had
+-- become too large.
 --!keys journal
 
--- How many of its oldest entries that are, how many there were in all, and the id of the last one, '' for none.
+-- The number of these entries, the number of all entries there ever were, and the id of the last one, '' for none.
 function removed.entries()
   if redis.call('EXISTS', K.journal) == 0 then return 0, 0, '' end
   local flat, about = redis.call('XINFO', 'STREAM', K.journal), {}

@@ -1,4 +1,4 @@
--- What a snapshot holds, put into a run that has none of it.
+-- Puts the content of a snapshot into a run that has none of it.
 --!keys events scopes joins extra collect timers state outbox
 
 local PUT, life = {}, nil             -- life: of dynamic keys, ms; nil if they stay
@@ -26,11 +26,11 @@ function PUT.sent(c)                        -- n logical name, d {identity …}
   if life then redis.call('PEXPIRE', call.extra[c.n], life) end
 end
 
-local function limit(kind, buffer, at)      -- a set has to become complete until then
+local function limit(kind, buffer, at)      -- the instant until which a set must become complete
   if at then redis.call('ZADD', K.outbox, whole(at), kind .. '|' .. call.run .. '|' .. buffer) end
 end
 
--- An entry of a multi-parameter join: sc scope, ky what its set shares, s step, ty type, e, d, rc, at the set's limit.
+-- An entry of a multi-parameter join: sc scope, ky key of its set, s step, ty type, e, d, rc, at the set's limit.
 function PUT.slot(c)
   local b = c.s .. '|' .. c.sc .. (c.ky or '')
   redis.call('HSET', K.events, c.e, c.d)
@@ -77,14 +77,14 @@ function PUT.item(c)                        -- a work item: r record, ev {id env
   end
 end
 
--- Puts {command …}; the counts of fan-outs are then open, for `scopes.settle`.
+-- Puts {command …}; call `scopes.settle` afterwards, which settles the counts of fan-outs.
 function restoring.put(commands, abandoned_after)
   life = abandoned_after
   for _, c in ipairs(commands) do PUT[c.o](c) end
 end
 
--- The same, where `restore` has put it aside: names of keys that there may be, in x also with `aside:` before. What was
--- counted there is added, timers are due.
+-- The same for content that `restore` has put aside: names of keys that may exist, in x also with the prefix `aside:`.
+-- Adds the counters from there and sets the timers.
 function restoring.move(names)
   for _, name in ipairs(names) do
     local key = call.named['aside:' .. name]

@@ -1,6 +1,6 @@
--- How long an ended run is kept (ms): what its workflow says, among the options it was started with, else what the
--- settings say. `options` is that field of its hash, for a caller that has it. Called when a run ends and after it, so
--- no step pays for it.
+-- How long an ended run is kept (ms): what its workflow says, among the options it was started with, otherwise what the
+-- settings say. `options` is that field of its hash, for a caller that has it. Called only when a run ends or after
+-- that, so steps do not pay for it.
 --!keys run
 
 function retention.of_run(options)

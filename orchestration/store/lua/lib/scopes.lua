@@ -1,6 +1,6 @@
 -- Fan-outs. A scope counts the work items at its level plus the scopes opened below it; at zero it closes, and each
--- of its joins that has not fired yet fires with what arrived. Counts are gathered in `delta` and settled once,
--- after everything else of the script, so a scope never looks empty between an item and its successor.
+-- of its joins that has not fired yet fires with the events that have arrived. Counts are collected in `delta` and
+-- settled once, at the end of the script, so a scope never looks empty between an item and its successor.
 -- Scope path: 'id:opener/id:opener', outermost first. Fields of K.scopes: <id> meta, <id>:n count, <id>/<step> fired,
 -- <id>:j the buffers of multi-parameter joins inside it.
 --!keys scopes extra
@@ -36,7 +36,7 @@ function scopes.open(c)
   counters.add('scopes', 1)
   call.delta[c.id] = call.delta[c.id] or 0
   scopes.count(c.p, 1)
-  for _, join in ipairs(c.j) do               -- members staged ahead of the commit may complete a Take(n) already
+  for _, join in ipairs(c.j) do               -- members staged ahead of the commit may already complete a Take(n)
     if join.take and redis.call('LLEN', call.extra['members:' .. c.id .. ':' .. join.s]) >= join.take then
       fire(c.id, { p = c.p, rc = c.rc }, join, join.take)
     end

@@ -1,8 +1,8 @@
--- Limits of sets of events that have to become complete in time, joined or collected: entries of K.outbox. Of one that
--- is over while the run has ended, `parked|…` stays as long as the run: should it be retried, the set expires then.
+-- Time limits of sets of events, joined or collected: entries of K.outbox. For a limit that is over after the run has
+-- ended, an entry `parked|…` stays as long as the run: if the run is retried, the set expires then.
 --!keys joins collect outbox
 
--- Calls `act` with the entry of each buffer that has something, in any order; some have no limit.
+-- Calls `act` with the entry of each buffer that has events, in any order; some have no limit.
 function set_limits.each(act)
   local seen = {}
   local function once(member)

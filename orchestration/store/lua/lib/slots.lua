@@ -22,7 +22,7 @@ end
 function slots.give(step, n, wid)
   local field = step .. '/' .. n
   local found = redis.call('HMGET', K.slots, field, step)
-  if found[1] ~= wid then return false end   -- not ours: freed before
+  if found[1] ~= wid then return false end   -- no longer this work item's: already freed
   if n == 0 and found[2] == '1' then
     redis.call('HDEL', K.slots, field, step)
     return true
@@ -69,7 +69,7 @@ local function take_first(step)
   return record
 end
 
--- The records that wait in line: work id -> its field, and the record.
+-- The queued records: work id -> its field, and the record.
 function slots.in_line()
   local found, flat = {}, redis.call('HGETALL', K.queue)
   for i = 1, #flat, 2 do
@@ -84,23 +84,23 @@ function slots.put_in_line(field, record)
   redis.call('HSET', K.queue, field, records.encode(record))
 end
 
--- A record that waits in line is cancelled: this is what is left of it there.
+-- Replaces a queued record that is cancelled with a blank.
 function slots.blank(field)
   local record = { cancelled = 1 }
   redis.call('HSET', K.queue, field, records.encode(record))
 end
 
--- The first record in line.
+-- Takes the first record out of the queue, skipping blanks.
 function slots.pop(step)
   local record = take_first(step)
   while record and record.cancelled do
-    if record.work_id then apply.done(record) end      -- as an earlier release has left it
+    if record.work_id then apply.done(record) end      -- a cancelled record of an earlier release
     record = take_first(step)
   end
   return record
 end
 
--- Gives a record a slot and dispatches it, or lets it queue.
+-- Gives a record a slot and dispatches it, or queues it.
 function slots.enqueue_or_dispatch(record)
   local n = not call.awaits_admission and slots.take(record.step, record.num_workers, record.work_id)
   if n then
@@ -115,7 +115,7 @@ function slots.enqueue_or_dispatch(record)
   end
 end
 
--- Frees a record's slot and lets the next one in the FIFO have it.
+-- Frees a record's slot and gives it to the next one in the FIFO.
 function slots.release(record)
   if record.slot == nil or not slots.give(record.step, record.slot, record.work_id) then return end
   record.slot = nil

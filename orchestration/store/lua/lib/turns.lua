@@ -1,14 +1,13 @@
--- A session: runs that share a state, one at a time. K.handler is the run that it is at, K.line those that wait for
--- their turn, oldest first. Those are runs that have not begun (see `beginning`), with `queued` in their record and
--- `fills`, the commands that they begin with. The script that ends a run begins the next one, so nothing can come
--- between them.
+-- A session: runs that share a state, one at a time. K.handler is its current run, K.line the runs that wait for their
+-- turn, oldest first. The latter have not begun (see `beginning`), with `queued` in their record and `fills`, the
+-- commands that they begin with. The script that ends a run begins the next one, so nothing can come between them.
 --!keys run handler line lines state versions lock session sessions
 --!keys session_runs
 
-local LISTED = 1000                        -- so many of its runs a session lists
+local LISTED = 1000                       -- how many of its runs a session lists
 
--- From here on the call is one on another run of the same session, with these commands. Returns the call that it was,
--- for `call = …` to go on with. Which run that is, only the script sees: its keys are computed.
+-- Makes the call one on another run of the same session, with these commands. Returns the former call, to be restored
+-- by `call = …`. Only the script knows which run that is, so its keys are computed.
 local function turn_to(run, packed_commands)
   local was, own, keys = call, K.run, {}
   local before = string.sub(own, 1, #own - #call.run)
@@ -24,10 +23,10 @@ end
 
 function turns.session_id() return string.match(call.run, '^[^.]+') end
 
--- What of a run's id is not the session's.
+-- The part of a run's id after the session's id.
 local function own_part() return string.match(call.run, '%.(.*)$') or '' end
 
--- Whether the run that the session is at goes on.
+-- Whether the session's current run is in progress.
 function turns.is_busy(at)
   local was = turn_to(at)
   local status = redis.call('HGET', K.run, 'status')
@@ -37,7 +36,7 @@ end
 
 function turns.length() return redis.call('LLEN', K.line) end
 
--- The version of the state that the run which the session is at began with; nil if it cannot be put back to that.
+-- The version of the state that the session's current run began with; nil if the state cannot be put back to that.
 function turns.version_before(at)
   local was = turn_to(at)
   local version = tonumber(redis.call('HGET', K.run, 'state_version'))   -- not of a run of an earlier release
@@ -45,8 +44,8 @@ function turns.version_before(at)
   return version and versions.changes_to(version) and version
 end
 
--- The run that the session is at ends, whatever it does: another one takes its place. With a version of the state,
--- that is put back to it, and an edit in progress is lost.
+-- Ends the session's current run at any point: another one takes its place. With a version of the state, the state is
+-- put back to it, and an edit in progress is lost.
 function turns.interrupt(at, event, version)
   local was = turn_to(at)
   finish.from_outside('cancelled', event)
@@ -58,7 +57,7 @@ function turns.interrupt(at, event, version)
   call = was
 end
 
--- The run goes to the end of the line behind `at`, which goes on.
+-- Adds the run to the end of the line; `at`, the current run, continues.
 function turns.wait(at)
   call.awaits_admission = '1'
   redis.call('HSET', K.run, 'queued', '1', 'unbegun', '1', 'fills', A.fills, 'timeout', A.timeout or '')
@@ -68,20 +67,20 @@ function turns.wait(at)
   redis.call('ZADD', K.lines, 'NX', whole(call.now + A.redispatch), turns.session_id())
 end
 
--- The run ends while it waits.
+-- The run ends while it waits: takes it out of the line.
 function turns.leave()
   redis.call('LREM', K.line, 1, call.run)
   redis.call('HDEL', K.run, 'queued', 'fills')
   if turns.length() == 0 then redis.call('ZREM', K.lines, turns.session_id()) end
 end
 
--- What belongs to the session stays while a run of it goes on.
+-- Removes the expiry of the session's keys while a run of it is in progress.
 function turns.persist()
   for _, name in ipairs({ 'state', 'versions', 'session', 'session_runs' }) do redis.call('PERSIST', K[name]) end
   redis.call('PERSIST', K.handler)
 end
 
--- The session is at this run from now on.
+-- Makes this run the session's current one.
 function turns.take()
   redis.call('SET', K.handler, call.run)
   redis.call('HSET', K.run, 'state_version', versions.present())
@@ -91,7 +90,7 @@ function turns.take()
   redis.call('ZREMRANGEBYRANK', K.session_runs, 0, -LISTED - 1)
 end
 
--- The run has waited in line, and begins: with its workflow's admission if there is a limit.
+-- Begins a run that has waited in line; if its workflow has a limit, it needs admission first.
 function turns.begin(limit, timeout)
   redis.call('HDEL', K.run, 'queued', 'fills')
   turns.take()
@@ -105,7 +104,7 @@ function turns.begin(limit, timeout)
   end
 end
 
--- The session's run has ended: what belongs to the session expires, unless it goes on. See `advance`.
+-- The session's run has ended: its keys expire unless `advance` begins another run.
 function turns.expire()
   for _, name in ipairs({ 'handler', 'state', 'versions', 'session', 'session_runs' }) do
     redis.call('PEXPIRE', K[name], A.skeep)
@@ -114,10 +113,10 @@ function turns.expire()
   call.had_session = true
 end
 
--- The run is deleted, and is not listed any more.
+-- The run is deleted: removes it from the session's list.
 function turns.unlist() redis.call('ZREM', K.session_runs, own_part()) end
 
--- The session is deleted.
+-- Deletes the session.
 function turns.forget()
   for _, name in ipairs({ 'handler', 'state', 'versions', 'session', 'session_runs' }) do
     redis.call('UNLINK', K[name])
@@ -125,8 +124,8 @@ function turns.forget()
   redis.call('ZREM', K.sessions, turns.session_id())
 end
 
--- The session goes on to the first run in line: `call.following` is then that run, and what the caller has to send
--- messages for. A run that a process of an earlier release has ended is still in line, and passed over.
+-- Begins the first run in line: `call.following` is then that run, and the work for which the caller has to send
+-- messages. A run that a process of an earlier release has ended is still in line, and is skipped.
 function turns.advance()
   local run = redis.call('LPOP', K.line)
   while run and not call.following do

@@ -1,7 +1,7 @@
 -- The unclaimed index: work items that were dispatched and not claimed yet, with the instant of the next look at each.
 --!keys unclaimed unclaimed_counts
 
--- A line is what a broker serves in order: 'queue/priority'.
+-- A line is a FIFO of the broker: 'queue/priority'.
 function unclaimed.line_of(record)
   return record.queue .. '/' .. (record.priority or 0)
 end

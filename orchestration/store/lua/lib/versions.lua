@@ -1,12 +1,12 @@
--- Versions of a state (ctx.store). Each write makes the next one, 1 being the first, and keeps what takes it back, so
--- that the state can be read as of a version and put back to it. Everything that writes to a state passes here; a
--- worker of an older release does not, so a difference has the digest of the value that it is from.
--- Fields of K.versions: v the present version; n (a number) what makes version n - 1 of version n, as { set = {field ->
--- old value, or its difference (lib/deltas.lua) from the value of version n}, del = {field …} }; o the first n that
--- is kept. The last KEPT writes are, within A.jbytes of memory; with history `summary` none are.
+-- Versions of a state (ctx.store). Each write makes the next version, starting with 1, and stores how to undo it, so
+-- that the state can be read as of a version and put back to it. Every write to a state passes through here, except
+-- those of a worker of an older release; so a difference has the digest of the value that it applies to.
+-- Fields of K.versions: v the present version; n (a number) how to get from version n back to n - 1, as { set = {field
+-- -> old value, or its difference (lib/deltas.lua) from the value of version n}, del = {field …} }; o the first n that
+-- is kept. The last KEPT writes are kept, within A.jbytes of memory; with history `summary` none are.
 --!keys state versions
 
-local KEPT = 1000                            -- taking back so many is a matter of 5 ms
+local KEPT = 1000                           -- undoing this many takes 5 ms
 
 function versions.present()
   return tonumber(redis.call('HGET', K.versions, 'v') or 0)
@@ -67,8 +67,8 @@ function versions.write(set, del, replace)
   return n, is_shorter and kept
 end
 
--- What has to change in the state for it to be as of a version: {field -> value, false where the field goes}; nil when
--- that version does not exist or what was written since is not kept.
+-- The changes that make the state what it was as of a version: {field -> value, false to delete the field}; nil if that
+-- version does not exist or the writes since are not kept.
 function versions.changes_to(version)
   local changed, present = {}, versions.present()
   if version < 0 or version > present then return nil end
@@ -87,8 +87,8 @@ function versions.changes_to(version)
   return changed
 end
 
--- Makes the state what it was as of a version: a write like any other. Returns the version that this makes, and what it
--- set, as the journal keeps it, and deleted; nil as in `changes_to`, with nothing written.
+-- Makes the state what it was as of a version: a write like any other. Returns the version that this makes, what it
+-- set, as the journal keeps it, and what it deleted; nil as in `changes_to`, with nothing written.
 function versions.put_back(version)
   local changed = versions.changes_to(version)
   if not changed then return nil end

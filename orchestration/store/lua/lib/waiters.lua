@@ -1,12 +1,12 @@
 -- Waiters and the inbox, and whether a decision that was made on them still holds.
--- Counters: `wv` counts every change of them; `wa` (waiters added), `wr` (waiters removed) and `ia` (events added to
--- the inbox) count those changes that are known to be nothing else; older releases leave them alone, so that a change
--- of theirs counts as one of every kind. `wa + wr + ia = wv` also means that the index is complete.
--- Index: from `windex` waiters on, `digest|field` of each waiter and `#kind` of each kind there ever was; see
--- `orchestration/model/waiters.py`. All scores are 0.
+-- Counters: `wv` counts every change of both; `wa` (waiters added), `wr` (waiters removed) and `ia` (events added to
+-- the inbox) count the changes of one known kind. Older releases do not update these three, so a change of theirs
+-- counts as one of every kind. `wa + wr + ia = wv` also means that the index is complete.
+-- Index: once there are more than `windex` waiters, `digest|field` of each waiter and `#kind` of each kind there ever
+-- was; see `orchestration/model/waiters.py`. All scores are 0.
 --!keys waiters waiting inbox
 
--- Digest and kind of a waiter, from what is stored of it; an older release has not stored them.
+-- Digest and kind of a waiter, from its stored data; an older release has not stored them.
 local function filed(data)
   return string.match(data, '^{"i":"(%x+)","k":"([^"]*)"')
 end
@@ -28,7 +28,7 @@ function waiters.add(field, data)
   end
 end
 
--- False if it has been removed before.
+-- Removes a waiter; false if it is already removed.
 function waiters.remove(field)
   local data = redis.call('HGET', K.waiters, field)
   if redis.call('HDEL', K.waiters, field) == 0 then return false end
@@ -48,7 +48,7 @@ function waiters.keep_event(entry, max)
   counters.add('ia', 1)
 end
 
--- `call.found_early` is then the entry, and as it is stored.
+-- Looks for an event in the inbox; sets `call.found_early` to its entry, decoded and as stored.
 local function find_early(id)
   for start = 0, redis.call('LLEN', K.inbox) - 1, 50 do
     for _, raw in ipairs(redis.call('LRANGE', K.inbox, start, start + 49)) do
@@ -71,8 +71,8 @@ local function none_added(unknown)
   return true
 end
 
--- Whether the decision would be another one now. wv: it depends on the waiters, of this version; seen: on these only;
--- answers: the waiters it answers; iv: it found no event in the inbox of this version; early: the event it found.
+-- Whether the decision would be another one now. wv: it depends on the waiters of this version; seen: only on these;
+-- answers: the waiters that it answers; iv: it found no event in the inbox of this version; early: the event it found.
 function waiters.outdated()
   local unknown = counters.get('wv') - counters.get('wa') - counters.get('wr') - counters.get('ia')
   if A.wv and not none_added(unknown) then return true end

@@ -1,8 +1,8 @@
--- Who may write to a state. A writer inside a step names its work item (A.w) and token (A.t); one outside of the run
--- names neither.
+-- Who may write to a state. A writer inside a step passes its work item (A.w) and token (A.t); one outside of the run
+-- passes neither.
 --!keys run
 
--- Why the writer may not write (closed stale unknown), or nothing; then the run's status and the writer's record.
+-- Returns why the writer may not write (closed stale unknown), or nil, the run's status and the writer's record.
 function writers.refusal()
   local status = redis.call('HGET', K.run, 'status')
   if not A.w then return nil, status end

@@ -1,4 +1,4 @@
-"""`umbel.plugins.basic`: the names by which code of other libraries finds the default runtime."""
+"""`umbel.plugins.basic`: the names by which other libraries find the default runtime."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["BasicRuntime"]
 
 
 def __getattr__(name: str) -> Any:
-    """`basic_runtime` is the default runtime of the moment: it exists once there is a Redis."""
+    """`basic_runtime` is the current default runtime; it exists once a Redis is configured."""
     if name == "basic_runtime":
         return current_runtime()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

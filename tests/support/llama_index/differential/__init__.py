@@ -1,5 +1,5 @@
-"""Workflows as their users write them, each with what it publishes, returns or raises.
+"""Workflows as users write them, each with what it publishes, returns or raises.
 
-`program.py` executes all of them, in LlamaIndex Workflows or on umbel. `cases.py` is what they are written with; the
-other files are the cases, by subject. Not a line of them is umbel's.
+`program.py` executes all of them, in LlamaIndex Workflows or on umbel. `cases.py` has the helpers that they use; the
+other files are the cases, by subject. None of them contains a line that is specific to umbel.
 """

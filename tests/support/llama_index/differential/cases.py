@@ -1,4 +1,4 @@
-"""What every case is written with: its registration, plain events, and how outcomes are compared."""
+"""Helpers of every case: registration, plain events, and how outcomes are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CASES: dict[str, Callable[[], Awaitable[Any]]] = {}
 
 
 def case(function: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    """A case, by its name."""
+    """Register a case under its name."""
     CASES[function.__name__] = function
     return function
 
@@ -35,7 +35,7 @@ class C(Event):
 
 
 class SubA(A):
-    """Of a subclass."""
+    """A subclass of an event."""
 
 
 class Ask(InputRequiredEvent):
@@ -59,17 +59,17 @@ class Done(StopEvent):
 
 
 def shown(event: Event) -> Any:
-    """An event as it is compared."""
+    """Return an event in the form in which it is compared."""
     return [type(event).__name__, event.model_dump(mode="json")]
 
 
 def failure(error: BaseException) -> dict[str, str]:
-    """An error as it is compared: its class, and the first line of its message."""
+    """Return an error in the form in which it is compared: its class, and the first line of its message."""
     return {"error": type(error).__name__, "says": str(error).split("\n")[0][:120]}
 
 
 async def followed(handler: Any, answer: Callable[[Any, Event], Any] | None = None, internal: bool = False) -> Any:
-    """What a run publishes, and its result or error."""
+    """Return what a run publishes, and its result or error."""
     events: list[Any] = []
     async for event in handler.stream_events(expose_internal=internal):
         events.append(shown(event))

@@ -1,4 +1,4 @@
-"""What is refused before anything runs."""
+"""Definitions that are refused before anything runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .routing import Chain, TypedFlow
 
 
 def refused(make: Callable[[], Any]) -> dict[str, str]:
-    """What a mistake is answered with."""
+    """Return the error that a mistake raises."""
     try:
         make()
     except Exception as error:

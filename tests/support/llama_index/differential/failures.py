@@ -1,4 +1,4 @@
-"""Steps that fail, are tried again, are recovered; runs that end before their end."""
+"""Steps that fail, are retried, are recovered; runs that end early."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from support.llama_index.differential.cases import CASES, failure
 
 warnings.simplefilter("ignore")
 
-#: Importing them is what registers their cases.
+#: Importing these modules registers their cases.
 SUBJECTS = (routing, joins, failures, definitions, state, streams, snapshots)
 
 
 async def main() -> None:
-    """Print what each case comes to, a line of JSON each."""
+    """Print the outcome of each case, a line of JSON each."""
     for name, function in CASES.items():
         try:
             found = await asyncio.wait_for(function(), 15)

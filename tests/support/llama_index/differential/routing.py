@@ -1,4 +1,4 @@
-"""Events go to steps: by class, by name, to all that take them."""
+"""How events are routed to steps: by class, by name, to all that accept them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots of runs, and what writes them."""
+"""Snapshots of runs, and the serializers that write them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pausing(Workflow):
 
 
 async def paused(flow: Workflow, serializer: Any = None) -> Any:
-    """A snapshot of a run that waits."""
+    """Return a snapshot of a run that waits."""
     handler: Any = flow.run(n=5)
     async for event in handler.stream_events():
         if isinstance(event, Ask):
@@ -44,7 +44,7 @@ async def paused(flow: Workflow, serializer: Any = None) -> Any:
 
 
 async def resumed(flow: Workflow, data: Any, serializer: Any = None) -> Any:
-    """What a run that goes on from a snapshot comes to."""
+    """Return the result of a run that continues from a snapshot."""
     handler: Any = flow.run(ctx=Context.from_dict(flow, data, serializer=serializer))
     handler.ctx.send_event(Answer(text="yes"))
     return await handler
@@ -124,7 +124,7 @@ async def a_serializer_with_allowed_types() -> Any:
 
 
 class Noting(JsonSerializer):
-    """Notes what it is used for."""
+    """Records the calls it gets."""
 
     def __init__(self) -> None:
         super().__init__()

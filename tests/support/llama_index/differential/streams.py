@@ -1,4 +1,4 @@
-"""What runs publish; handlers of runs."""
+"""What runs publish; their handlers."""
 
 from __future__ import annotations
 
