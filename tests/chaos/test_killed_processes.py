@@ -26,7 +26,7 @@ def test_a_killed_pool_child_costs_its_step_a_moment(
     load.start(20)
     deaths = {}
     for _ in range(4):
-        held = load.start_one(Held, 1, 0.4)
+        held = load.start_one(Held, 1, 10.0)
         pid = deployment.await_effects("held", run_id=held)[-1]["pid"]
         deaths[pid] = time.monotonic()
         os.kill(pid, signal.SIGKILL)
@@ -43,8 +43,8 @@ def test_a_killed_worker_costs_its_steps_a_lease(
     deployment.workers_at("one", "two", pool=pool, concurrency=POOLS[pool])
     load = Load(deployment, seed)
     load.start(30)
-    held = [load.start_one(Held, n, 0.5) for n in range(4)]
-    victim = deployment.worker_of(deployment.await_effects("held", run_id=held[0])[-1]["pid"])
+    held = load.start_one(Held, 1, 10.0)
+    victim = deployment.worker_of(deployment.await_effects("held", run_id=held)[-1]["pid"])
     processes = descendants(victim.pid) | {victim.pid}
     deaths = dict.fromkeys(processes, time.monotonic())
     if how == "main":

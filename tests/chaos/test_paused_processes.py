@@ -24,7 +24,7 @@ def test_a_worker_that_comes_back_after_its_lease_commits_nothing(
     deployment.workers_at("one", "two", pool=pool, concurrency=POOLS[pool])
     load = Load(deployment, seed)
     load.start(20)
-    held = load.start_one(Held, 1, 0.3)
+    held = load.start_one(Held, 1, 5.0)
     zombie = deployment.worker_of(deployment.await_effects("held", run_id=held)[-1]["pid"])
     stopped_at = time.monotonic()
     stop_group(zombie)

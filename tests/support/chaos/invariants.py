@@ -10,8 +10,8 @@
 | I6 | nothing comes after the end: the stream ends with it, the journal has one |
 | I7 | when idle, no lease, dispatch, timer or lock is left, and every key of an ended run has a TTL |
 | I8 | a run's log has no gap and no duplicate number; readers have read exactly what it contains |
-| I9 | the time from a fault to the next progress is within the bound of that fault |
-| I10 | no process has ended and none has stopped consuming, except those that were killed |
+| I9 | a run makes progress again after a fault: the soak allows 90 s, tests wait for the next progress |
+| I10 | no process has ended, except those that were killed; none has stopped consuming, which the soak checks |
 | I11 | replaying a run's journal from the beginning gives the run as it is |
 
 Each check is a pure function of the observations, so a test can pass it broken ones.
@@ -206,16 +206,6 @@ def all_alive(left: Leftovers) -> Iterator[Violation]:
     """I10."""
     for name in left.missing_workers:
         yield Violation("I10", f"worker {name}", "its main process has ended, and nobody killed it")
-    for name in left.idle_workers:
-        yield Violation("I10", f"worker {name}", "it takes no messages any more")
-
-
-def in_time(fault: str, recovery_seconds: Sequence[float], bound_seconds: float) -> Iterator[Violation]:
-    """I9."""
-    for seconds in recovery_seconds:
-        if seconds > bound_seconds:
-            text = f"expected progress within {bound_seconds:g} s, it took {seconds:.1f} s"
-            yield Violation("I9", fault, text)
 
 
 #: The checks of a single run, except I5, which needs to know how many executions a fault may cause.

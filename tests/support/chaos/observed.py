@@ -80,7 +80,6 @@ class Leftovers:
         for_good: Keys without a TTL that are neither an index nor a plan.
         expiring: Keys of running runs that have a TTL.
         missing_workers: Names of workers that ended without having been killed.
-        idle_workers: Names of workers that have stopped consuming messages.
     """
 
     indexed: dict[str, list[str]] = field(default_factory=dict)
@@ -88,7 +87,6 @@ class Leftovers:
     for_good: list[str] = field(default_factory=list)
     expiring: list[str] = field(default_factory=list)
     missing_workers: list[str] = field(default_factory=list)
-    idle_workers: list[str] = field(default_factory=list)
 
 
 #: Indexes that are empty when the deployment is idle.

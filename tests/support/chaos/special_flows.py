@@ -26,7 +26,7 @@ from umbel.tasks.retry.policy import stop_after_attempt, wait_fixed
 
 
 class Held(Chaotic):
-    """A plain step of a chosen duration, for faults that must hit a step while it executes."""
+    """A plain step whose first attempt takes a chosen time, for faults that must hit a step while it executes."""
 
     KIND = "held"
 
@@ -38,7 +38,8 @@ class Held(Chaotic):
     @step
     def held(self, ctx: Context, ev: SlowTask) -> StopEvent:
         began(ctx, "held")
-        time.sleep(ev.seconds)
+        if ctx.attempt == 1:
+            time.sleep(ev.seconds)
         deposit(ctx)
         return StopEvent(result=ev.n)
 
