@@ -15,6 +15,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..connection.keys import check_run_id, new_nonce
@@ -36,7 +37,7 @@ from .cancelling.selection import Selection
 from .cancelling.step_cancels import cancel_work
 from .children.outbox import Outbox
 from .concurrency import RunQuota
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, dispatch_applied
 from .emitted import Committed, Emitted, Sent
 from .leases import Leases
 from .quick import QuickCommits
@@ -357,9 +358,8 @@ class Engine:
         await self._after_end(run_id, changed)
 
     async def dispatch(self, run_id: str, dispatches: Sequence[Dispatch]) -> None:
-        """Send the messages for a run's work; looks up its plan."""
-        if dispatches:
-            await self.dispatcher.dispatch(await self.store.plan_of(run_id), dispatches)
+        """Send the messages for a run's work; looks up its plan. Never raises: the sweep sends what is left."""
+        await dispatch_applied(self.dispatcher, partial(self.store.plan_of, run_id), dispatches)
 
     def _wake_in(self, seconds: float, work: Work, plan: Plan) -> None:
         """Wake a retry punctually after a short delay: sweeps act on its timer in Redis only every `sweep_seconds`."""

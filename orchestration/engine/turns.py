@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..model.errors import RunError, RunExists, SessionBusy, SessionClosed, SessionFull
 from ..sessions.look import current_run
 from ..sessions.names import session_of
 from ..store.replies import Applied, Refusal
 from ..store.verbs import Store
 from .concurrency import RunQuota
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, dispatch_applied
 
 
 class Turns:
@@ -23,7 +25,10 @@ class Turns:
         self.store, self.dispatcher, self.quota = store, dispatcher, quota
 
     async def pass_on(self, ended: Applied) -> None:
-        """Release an ended run's admission, and send the messages of its session's next run if that has begun."""
+        """Release an ended run's admission, and send the messages of its session's next run if that has begun.
+
+        Never raises: the sweep does what is left.
+        """
         await self.quota.pass_on(ended.leaving)
         following = ended.following
         if following is None:
@@ -31,8 +36,8 @@ class Turns:
         if following.limited:
             await self.quota.take(following.run_id)
         else:
-            plan = await self.store.plan(following.run_id, following.plan_digest)
-            await self.dispatcher.dispatch(plan, following.dispatches)
+            plan = partial(self.store.plan, following.run_id, following.plan_digest)
+            await dispatch_applied(self.dispatcher, plan, following.dispatches)
 
     async def look_at(self, state_id: str, now: int) -> None:
         """Begin the next run of a session whose runs have waited for long, if its current run has ended.

@@ -241,6 +241,23 @@ def test_an_idle_session_is_kept_as_long_as_it_is_set_to_be_and_its_runs_as_long
     assert [store.client.pttl(run.keys[name]) for name in names] == [-1] * 4
 
 
+def test_the_end_of_a_run_counts_even_if_the_plan_of_the_next_one_cannot_be_read(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = begin(store), begin(store)
+    digest = store.client.hget(second.keys["run"], "plan").decode()
+    store.client.delete(second.keys[f"plan:{digest}"])
+    dispatcher = SentDispatches()
+
+    assert store.over(Engine, dispatcher).finish(first.run_id, "cancelled", ending(CANCELLED))
+
+    assert store.run(first.run_id).status == "cancelled"
+    assert not dispatcher.sent
+    unclaimed = store.client.zrange(second.keys["unclaimed"], 0, -1)
+    assert any(second.run_id in member.decode() for member in unclaimed), "the sweep finds it"
+    assert [record.action for record in caplog.records if hasattr(record, "action")] == ["dispatch_failed"]
+
+
 def test_a_session_whose_retention_is_over_is_not_listed_any_more(store: Store) -> None:
     over = begin(store)
     cancel(over)
