@@ -53,7 +53,7 @@ def _waits(deployment: ChaosDeployment, run_id: str) -> bool:
 
 
 @pytest.mark.full_matrix
-def test_a_timer_that_fell_due_while_nobody_was_there_fires_once(
+def test_a_timer_due_while_no_worker_runs_fires_once(
     deploy_chaos: DeployChaos, seed: int, report: RecoveryReport
 ) -> None:
     deployment = deploy_chaos(seed=seed)

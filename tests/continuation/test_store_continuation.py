@@ -81,7 +81,7 @@ def test_a_commit_asked_again_gives_the_same_work_until_that_has_moved_on(store:
     assert commit(run, work, outcome) == replace(first, continued=None)
 
 
-def test_a_commit_that_only_goes_on_is_stale_once_its_work_has_moved_on(store: Store) -> None:
+def test_a_repeated_continuation_commit_is_stale_after_its_work_changed(store: Store) -> None:
     run, work = begun(store)
     outcome = FannedOut((event("L", n=1),))
     first = commit(run, work, outcome)

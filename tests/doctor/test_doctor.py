@@ -258,7 +258,7 @@ def test_a_server_without_a_password_that_only_its_own_machine_reaches_is_fit(bi
         ("save", "", ""),
     ],
 )
-def test_what_a_server_is_set_to_is_what_is_judged(settings: Settings, option: str, value: str, text: str) -> None:
+def test_the_actual_server_settings_are_checked(settings: Settings, option: str, value: str, text: str) -> None:
     with client(settings.redis_url or "") as connected:
         connected.config_set(option, value)
         reported = ask_server(connected)
@@ -282,7 +282,7 @@ def test_workers_are_live_or_silent(settings: Settings, store: Store) -> None:
     assert [worker.is_live for worker in store.call(seen_workers, store)] == [False, True]
 
 
-def test_runs_that_nobody_serves_and_dispatches_that_nobody_takes_are_found(settings: Settings, store: Store) -> None:
+def test_unserved_runs_and_unclaimed_dispatches_are_reported(settings: Settings, store: Store) -> None:
     begin(store, "r1")
     begin(store, "r2")
     announce(store, "w@h", workflows=("shop.Refund",), queues=("umbel",))

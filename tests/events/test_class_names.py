@@ -80,7 +80,7 @@ def test_a_class_is_found_only_below_the_root_asked_for() -> None:
     assert loaded_class("builtins.len", object) is None
 
 
-def test_of_two_classes_of_one_name_the_younger_is_found() -> None:
+def test_the_newer_of_two_classes_with_the_same_name_is_found() -> None:
     def make() -> type[Event]:
         class Twin(Event):
             pass

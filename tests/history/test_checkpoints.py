@@ -125,9 +125,7 @@ def test_a_point_is_the_same_by_number_by_instant_and_in_a_list(store: Store) ->
         assert then.seq == max(each.seq for each in found if each.at <= point.at)
 
 
-def test_what_is_done_again_for_long_keeps_checkpoints_on_the_way(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_replay_stores_checkpoints(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_ENTRIES", 5)
     with_settings(store, history_checkpoint_every=5)
     run = counting(store, 60)
@@ -223,7 +221,7 @@ def test_packed_entries_are_bounded_as_those_of_the_journal_are(
     assert_holds(store, run.run_id)
 
 
-def test_keys_on_which_a_past_is_rebuilt_expire_from_their_first_moment(store: Store) -> None:
+def test_scratch_keys_of_a_rebuild_always_have_a_ttl(store: Store) -> None:
     run = DrivenRun(store, PLAN).start()
     run.commit(run.claim("begin"), FannedOut((event("A"), event("A"))))
     run.commit(run.claim("work"), Returned(event("B")))

@@ -125,7 +125,7 @@ async def test_children_are_forked_as_they_were_at_the_point() -> None:
     assert (await fork.verify()).holds
 
 
-async def test_children_whose_fork_was_prevented_begin_anew() -> None:
+async def test_children_that_could_not_be_forked_start_again() -> None:
     handler = Parent().run(names=["a"])
     first = await waiting(handler, 1)
     await handler.ctx.store.set("it", "waits")
@@ -167,7 +167,7 @@ class Chosen(Workflow):
 
 
 @pytest.mark.parametrize("children", ["keep", "fork"])
-async def test_a_run_that_has_the_id_chosen_for_a_child_is_not_taken_for_it(children: Any) -> None:
+async def test_another_run_with_the_childs_id_is_not_used_as_the_child(children: Any) -> None:
     other = Child().run(run_id=f"taken-{children}", name="a secret")
     await eventually_async(lambda: STARTED[other.run_id], "it has begun")
     handler = Chosen().run(names=[other.run_id])

@@ -146,7 +146,7 @@ def test_reading_backwards_while_entries_are_packed_loses_and_doubles_nothing(
     assert store.call(read, store) == list(range(total, 0, -1))
 
 
-def test_two_who_pack_the_same_do_it_once(store: Store) -> None:
+def test_concurrent_packers_pack_a_run_once(store: Store) -> None:
     run, _ = ended(store)
     before = all_entries(store, run.run_id)
 

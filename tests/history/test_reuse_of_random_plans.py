@@ -116,7 +116,7 @@ async def notes_of(handler: umbel.WorkflowHandler) -> list[tuple[int, int, int]]
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_with_recorded_outcomes_a_fork_comes_to_what_plain_execution_comes_to(seed: int) -> None:
+async def test_a_fork_with_recorded_outcomes_has_the_same_result(seed: int) -> None:
     chosen = random.Random(seed)
     plan = PLANS[f"plan{seed}"] = random_plan(chosen)
     handler = Planned().run(plan=f"plan{seed}")

@@ -164,7 +164,7 @@ async def test_a_child_that_has_failed_since_is_taken_up_again() -> None:
     await all_hold(handler)
 
 
-async def test_a_child_that_had_failed_before_the_point_goes_on_with_a_retry_whatever_was_put_back_meanwhile() -> None:
+async def test_a_child_that_failed_before_the_point_is_retried_after_rewinds() -> None:
     BROKEN["yes"] = True
     handler = Careful().run(name="a")
     with pytest.raises(ChildFailed):

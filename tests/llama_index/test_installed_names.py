@@ -27,7 +27,7 @@ import llama_agents.client
     assert printed(program) == "True True\nTrue"
 
 
-def test_it_says_when_it_comes_too_late() -> None:
+def test_a_late_install_is_reported() -> None:
     program = """
 import workflows, umbel.llama_index
 try:

@@ -46,7 +46,7 @@ def nothing_is_lost(deployment: Deployment) -> Any:
 
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port"])
-def test_a_url_that_is_none_of_redis_is_refused_with_the_forms_there_are(url: str) -> None:
+def test_a_non_redis_url_is_refused_with_the_valid_forms(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"which is not a Redis URL .* Expected redis://") as refused:
         Runtime(Settings(redis_url=url))
     assert url in str(refused.value)

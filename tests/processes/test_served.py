@@ -215,7 +215,7 @@ class Raw:
         self._out.transport.abort()
 
 
-async def test_readers_that_take_nothing_cost_little_harm_nobody_and_may_continue(deployment: Deployment) -> None:
+async def test_stalled_readers_cost_little_and_can_resume(deployment: Deployment) -> None:
     """Together, the readers would have to be sent 96 MB."""
     replica = Replica(deployment, "f1")
     many, size, readers = 120, 20_000, 40

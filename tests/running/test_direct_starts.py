@@ -152,7 +152,7 @@ def test_closing_the_runtime_closes_them(proxy: Proxy, client: Client) -> None:
     eventually(lambda: own_connections(client) <= before, "all are closed")
 
 
-def test_that_it_is_switched_off_leaves_one_connection(proxy: Proxy, client: Client) -> None:
+def test_with_direct_starts_off_one_connection_remains(proxy: Proxy, client: Client) -> None:
     runtime = Runtime(Settings(redis_url=proxy.url, key_prefix=f"t{secrets.token_hex(6)}", direct_starts=False))
     before = own_connections(client)
     begun(runtime)

@@ -40,7 +40,7 @@ class Plain(Workflow):
 # -- retries -----------------------------------------------------------------------------------------------------------
 
 
-def test_retries_are_a_policy_of_so_many_further_attempts_with_growing_delays() -> None:
+def test_retries_n_means_n_more_attempts_with_growing_delays() -> None:
     def delays(function: Any) -> list[float | None]:
         policy = function._step_config.retry_policy
         return [policy.next(0.0, attempts, ValueError()) for attempts in range(1, 5)]

@@ -103,7 +103,7 @@ async def test_a_start_that_is_made_again_with_its_key_is_the_same_run(
         assert len((await client.get(f"/sessions/{name}/runs")).json()["runs"]) == 2
 
 
-async def test_a_key_gives_nobody_a_run_that_the_hook_does_not_let_them_read(asking: Asking, name: str) -> None:
+async def test_an_idempotency_key_does_not_bypass_the_hook(asking: Asking, name: str) -> None:
     runs: dict[str, str] = {}
 
     def own(principal: Principal, action: str, run_id: str | None) -> bool:
@@ -133,7 +133,9 @@ async def test_a_start_with_a_key_is_made_once_by_many_at_once_while_another_run
     assert (await ended(client, f"/sessions/{name}/runs/{ids.pop()}"))["result"]["value"]["result"] == 1
 
 
-async def test_a_key_is_of_one_session_and_not_for_what_makes_no_run(client: httpx.AsyncClient, name: str) -> None:
+async def test_an_idempotency_key_applies_to_one_session_and_only_to_starts(
+    client: httpx.AsyncClient, name: str
+) -> None:
     key = {"Idempotency-Key": "8"}
     sessions = [{"session_id": name}, {"session_id": f"{name} 2"}]
     starts = [await client.post("/workflows/count/run", json=body, headers=key) for body in sessions]
