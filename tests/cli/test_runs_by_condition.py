@@ -1,4 +1,4 @@
-"""`umbel cancel`, `umbel retry` and `umbel delete` on many runs selected by conditions; `umbel ping`."""
+"""`umbel cancel`, `umbel retry` and `umbel delete` on many runs selected by conditions."""
 
 from __future__ import annotations
 
@@ -80,17 +80,3 @@ def test_tags_choose_runs(cli: Cli) -> None:
     assert {each["run_id"]: each["tags"] for each in listed} == {"eu": ["eu"], "old": ["eu", "old"]}
     assert "Cancelled 1 run." in cli("cancel", "--tag", "eu", "--tag", "old", "--yes").err
     assert "Cancelled 1 run." in cli("cancel", "--tag", "eu", "--yes").err
-
-
-def test_a_worker_that_is_alive_is_found_and_another_is_not(cli: Cli) -> None:
-    assert "w1@" in cli("ping", "w1").out
-    assert "is alive" in cli("ping").out
-    silent = cli("ping", "w2", fails=True)
-    assert silent.code == 1
-    assert "No worker called 'w2' has announced itself. Live: w1@" in silent.err
-
-
-def test_while_redis_does_not_answer_no_worker_counts_as_dead(cli: Cli) -> None:
-    away = ("--redis", "redis://127.0.0.1:1/0")
-    assert "did not answer" in cli("ping", "w1", *away).err
-    assert cli("ping", "w1", "--strict", *away, fails=True).code == 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import sys
+from typing import NoReturn
 
 import click
 
 from ....orchestration.connection.portal import Portal
+from ....orchestration.connection.settings import redact_url
 from ....orchestration.engine.worker_directory import SeenWorker, seen_workers
 from ....orchestration.model.errors import NotConfigured, StoreUnavailable
 from ....orchestration.store.nodes import connection_to
@@ -16,8 +20,9 @@ from ..deployment.existing import configured
 from ..deployment.options import app_option
 from ..output import note
 
-#: How long Redis may take to answer.
-_PATIENCE_SECONDS = 0.5
+#: How long requests are retried while Redis is away, and how long everything that is asked of it may take. A probe has
+#: a time limit of its own, often ten seconds with the start of this process, and then counts as failed.
+_PATIENCE_SECONDS, _TOTAL_SECONDS = 0.5, 2.0
 
 
 @click.command()
@@ -29,8 +34,8 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     """Exit with 0 if the worker NAME is alive, else with 1. Without NAME: any worker of this host, or container.
 
     NAME is the name given to `umbel worker --name`, with or without @HOST. A worker is alive if it has announced itself
-    recently; its main process does this, however long its steps take. If Redis does not answer, nothing is known about
-    workers, and restarting them would not help: the exit code is 0, unless --strict is given.
+    recently; its main process does this, however long its steps take. If Redis does not answer within two seconds,
+    nothing is known about workers, and restarting them would not help: the exit code is 0, unless --strict is given.
     """
     settings = configured(redis_url)
     if settings.redis_url is None:
@@ -40,10 +45,10 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     portal = Portal("umbel-ping")
     try:
         store = Store(connection_to(settings.redis_url, portal, patience_seconds=_PATIENCE_SECONDS), settings)
-        workers = portal.call(seen_workers(store))
+        workers = portal.call(_seen(store))
     except StoreUnavailable as error:
         note(str(error))
-        sys.exit(1 if strict else 0)
+        _end(1 if strict else 0)
     finally:
         portal.close()
     asked = [worker for worker in workers if _is_asked_for(worker, name)]
@@ -58,6 +63,22 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
         others = ", ".join(worker.name for worker in workers if worker.is_live) or "none"
         note(f"No worker {where} has announced itself. Live: {others}.")
     sys.exit(1)
+
+
+async def _seen(store: Store) -> list[SeenWorker]:
+    try:
+        async with asyncio.timeout(_TOTAL_SECONDS):
+            return await seen_workers(store)
+    except TimeoutError as error:
+        where = redact_url(store.settings.redis_url or "")
+        raise StoreUnavailable(f"Redis at {where} did not answer within {_TOTAL_SECONDS:g} s.", where) from error
+
+
+def _end(code: int) -> NoReturn:
+    """End now: the interpreter would first wait for a thread that looks up a host name, perhaps for half a minute."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _is_asked_for(worker: SeenWorker, name: str | None) -> bool:

@@ -1,0 +1,76 @@
+"""`umbel ping`: what it says of workers, and of a Redis that keeps it from knowing, within the time of a probe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.faults.redis_under_test import RedisUnderTest
+from support.processes.command_line import FLOWS, Cli
+from umbel.workers.embedded.supervisor import Supervisor
+
+#: The time limit of the probes in `deploy/` and `docker-compose.yml`.
+PROBE_SECONDS = 10.0
+
+#: A name server that is silent, as Python sees it: looking up a name takes very long.
+SILENT_NAME_SERVER = """
+import socket
+import time
+
+socket.getaddrinfo = lambda *_, **__: time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisUnderTest]:
+    with Supervisor() as supervisor:
+        server = RedisUnderTest(tmp_path_factory.mktemp("redis"), supervisor)
+        yield server
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory, redis: RedisUnderTest) -> Iterator[Cli]:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "flows.py").write_text(FLOWS)
+    configured = Cli(folder, UMBEL_REDIS_URL=redis.url)
+    with configured.background("worker", "flows:Squares", "--name", "w1") as worker:
+        worker.says("ready.")
+        yield configured
+
+
+def test_a_worker_that_is_alive_is_found_and_another_is_not(cli: Cli) -> None:
+    assert "w1@" in cli("ping", "w1").out
+    assert "is alive" in cli("ping").out
+    silent = cli("ping", "w2", fails=True)
+    assert silent.code == 1
+    assert "No worker called 'w2' has announced itself. Live: w1@" in silent.err
+
+
+def test_while_redis_does_not_answer_no_worker_counts_as_dead(cli: Cli) -> None:
+    away = ("--redis", "redis://127.0.0.1:1/0")
+    assert "did not answer" in cli("ping", "w1", *away).err
+    assert cli("ping", "w1", "--strict", *away, fails=True).code == 1
+
+
+def test_a_redis_that_is_silent_is_not_waited_for_longer_than_a_probe_allows(cli: Cli, redis: RedisUnderTest) -> None:
+    redis.freeze()
+    try:
+        begun = time.monotonic()
+        assert "did not answer within 2 s" in cli("ping", "w1").err
+        assert time.monotonic() - begun < PROBE_SECONDS
+        assert cli("ping", "w1", "--strict", fails=True).code == 1
+    finally:
+        redis.thaw()
+
+
+def test_a_name_server_that_is_silent_is_not_waited_for_longer_than_a_probe_allows(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SILENT_NAME_SERVER)
+    elsewhere = Cli(tmp_path, UMBEL_REDIS_URL="redis://redis.example/0", PYTHONPATH=str(tmp_path))
+
+    begun = time.monotonic()
+    assert "did not answer within 2 s" in elsewhere("ping").err
+    assert time.monotonic() - begun < PROBE_SECONDS
