@@ -102,7 +102,10 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "timers": ("ZSET", "kind|run|… -> due instant"),
     "leases": ("ZSET", "owner -> instant its lease runs out"),
     "fenced": ("ZSET", "owner -> instant it was declared lost"),
-    "parked": ("ZSET", "workflow|step[@event]|run|work without a worker that has the code, or that event's class"),
+    "parked": (
+        "ZSET",
+        "workflow|step[@lacks]|run|work without a worker that has the code: the step, or what it lacks besides",
+    ),
     "awaiting_admission": ("ZSET", "run at its workflow's concurrency limit -> instant of the next look at it"),
     "releasing": ("ZSET", "admission|workflow of an ended run, still to be released -> ended_at"),
     "limits": (

@@ -205,7 +205,7 @@ class Leases:
             workflow: Its workflow's name.
             step: Its step's name.
             work: The claim, if the work was claimed before the code was found missing.
-            lacks: If the step's code exists but the class of one of its events is missing: that event's wire name.
+            lacks: If the step's code exists: what else is missing, such as the class of one of its events.
         """
         names = {"owner": f"owner:{work.owner if work else ''}"}
         member = work.member if work else None
@@ -219,7 +219,7 @@ class Leases:
     async def unpark(
         self, workflow: str, steps: Iterable[str], knows: Callable[[str], bool] = lambda _: True
     ) -> list[tuple[str, Applied]]:
-        """Resume the work that is parked for these steps, and if an event's class was missing, that `knows` accepts."""
+        """Resume the work that is parked for these steps; what lacked something else only if `knows` accepts that."""
         wanted = set(steps)
         done: list[tuple[str, Applied]] = []
         for shard in range(self.settings.shards):

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 from .envelope import EVENT, Envelope
 from .work_item import derive_id
 
 #: Prefix of what parked work lacks if the code routes an event that the run's plan does not.
 NOT_ROUTING = "-"
+#: Prefix of what parked work lacks if the code's step does not take the events of the work.
+NOT_TAKING = "="
 
 StepKind = Literal["each", "collect", "all_of"]
 
@@ -87,6 +90,67 @@ class StepPlan:
             if name in self.accepts:
                 return name
         return None
+
+    def binding(self, kind: StepKind, events: Sequence[Envelope]) -> Sequence[int] | None:
+        """Which of the events of a work item each parameter takes, as positions; None if the step does not take them.
+
+        The work may have been made for another version of the code: with other classes, or in another order.
+
+        Args:
+            kind: The kind of the step for which the work was made.
+            events: The events of the work item.
+        """
+        if kind != self.kind:
+            return None
+        if kind == "collect" or (kind == "each" and len(events) == 1):
+            return range(len(events)) if all(_is_one_of(event, self.accepts) for event in events) else None
+        if len(events) != len(self.accepts) or kind == "each":
+            return None
+        left = list(range(len(events)))
+        chosen: list[int] = []
+        for name in self.accepts:
+            fitting = [at for at in left if _is_one_of(events[at], (name,))]
+            if not fitting:
+                return None
+            best = next((at for at in fitting if events[at].type == name), fitting[0])
+            left.remove(best)
+            chosen.append(best)
+        return chosen
+
+
+def _is_one_of(event: Envelope, names: tuple[str, ...]) -> bool:
+    return event.type in names or EVENT in names or any(parent in names for parent in event.parents)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a work item was made for, to be compared with a step of other code.
+
+    Attributes:
+        step: The step.
+        kind: Its kind in the run's plan.
+        events: Its events, whatever their content; for `collect` one of each class.
+    """
+
+    step: str
+    kind: StepKind
+    events: tuple[Envelope, ...]
+
+    def to_lacked(self) -> str:
+        """What the work lacks where the step does not take these events; without bars and spaces."""
+        events = [[event.type, *event.parents] for event in self.events]
+        return NOT_TAKING + quote(json.dumps([self.step, self.kind, events], separators=(",", ":")))
+
+    @staticmethod
+    def from_lacked(text: str) -> Inputs:
+        """The inverse of `to_lacked`, without the content of the events."""
+        step, kind, events = json.loads(unquote(text.removeprefix(NOT_TAKING)))
+        return Inputs(step, kind, tuple(Envelope(name, tuple(parents), b"") for name, *parents in events))
+
+    def fit(self, plan: Plan) -> bool:
+        """Whether the step in this plan takes these events."""
+        step = plan.by_name.get(self.step)
+        return step is not None and step.binding(self.kind, self.events) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ from .running import (
     is_ending,
     reached_time_limit,
 )
-from .step_call import InputUnknown, call_step
+from .step_call import CannotBind, call_step
 from .unrecorded import settle_unrecorded, undisturbed
 from .verbose import VerboseEmissions, is_verbose, log_enqueued, log_outcome, log_started
 
@@ -278,8 +278,8 @@ class Executor:
                 text = f"attempt {work.attempt}: {failure_text(outcome)}"
                 return Ended("failed", AttemptFailed(text, outcome.retry_delay_seconds, error), gained)
             return Ended(f"attempt {work.attempt} {OUTCOME_WORDS[type(outcome)]}", None, gained)
-        except InputUnknown as unknown:
-            return await park(self.engine.leases, self.registry, work, unknown.event, str(unknown))
+        except CannotBind as unbound:
+            return await park(self.engine.leases, self.registry, work, unbound.lacks, str(unbound))
         finally:
             del error  # its traceback refers to this frame
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowRuntimeError
+from ...orchestration.model.plan import Inputs, Plan, StepKind, StepPlan
 from ...orchestration.model.work_item import FannedOut, Grouped, Outcome, Returned, Work
 from ...orchestration.store.verbs import Store
 from ..context.ctx import Context, current_context
@@ -26,16 +27,16 @@ from ..workflow.registry import Registered
 from .calling import Calling
 
 
-class InputUnknown(BaseException):
-    """The class of one of a step's input events is not loaded here. The step does not fail: its work is parked.
+class CannotBind(BaseException):
+    """The code here cannot be called with the events of a work item. The step does not fail: its work is parked.
 
     Attributes:
-        event: The event's wire name.
+        lacks: What is missing here, see `Registered.has`.
     """
 
-    def __init__(self, event: str) -> None:
-        super().__init__(f"the class of its event {event!r} is not loaded here")
-        self.event = event
+    def __init__(self, lacks: str, why: str) -> None:
+        super().__init__(why)
+        self.lacks = lacks
 
 
 async def input_events(
@@ -48,9 +49,15 @@ async def input_events(
         causes: A list to which the spans that made the events and answers are added, if known.
 
     Raises:
-        InputUnknown: The class of an event, or of an answer to a wait of the step, is not loaded here.
+        CannotBind: The class of an event, or of an answer to a wait of the step, is not loaded here.
         EventMismatch: An event does not match its class.
     """
+    return [decode_event(envelope, registered.events) for envelope in await _inputs(work, registered, store, causes)]
+
+
+async def _inputs(
+    work: Work, registered: Registered, store: Store, causes: list[str] | None = None
+) -> Sequence[Envelope]:
     envelopes = work.bound if work.members is None else await store.members(work)
     # Answers are checked too: if their class was renamed, the step would wait again and the answers would be lost.
     answers = [answer for name, answer in work.answers.items() if answer is not None and not name.startswith("child|")]
@@ -59,8 +66,8 @@ async def input_events(
         causes += dict.fromkeys(event.trace for event in every if event.trace)
     for name in {envelope.type for envelope in (*envelopes, *answers)}:
         if not registered.events.knows(name):
-            raise InputUnknown(name)
-    return [decode_event(envelope, registered.events) for envelope in envelopes]
+            raise CannotBind(name, f"the class of its event {name!r} is not loaded here")
+    return envelopes
 
 
 async def step_failed_event(
@@ -90,17 +97,20 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
         calling: Calls the step's function and the factories of its resources.
 
     Raises:
-        InputUnknown, EventMismatch: As `input_events`.
+        CannotBind: The class of an event or answer is not loaded, or the step here does not take the work's events.
+        EventMismatch: An event does not match its class.
         Exception: What the step raised.
     """
     config = registered.steps[work.step]
-    # A large group is stored as members too, but its first event is also bound; an ungrouped fan-in has none bound.
-    if work.members is not None and not work.bound and (by := config.event_parameters[0].by) is not None:
-        return _grouped(await store.members(work), by)
-    context: Context[Any] = Context.over(behind)
     traced = tracing()
     causes: list[str] | None = None if traced is None else []
-    arguments = _bind(config, await input_events(work, registered, store, causes), context)
+    envelopes = await _inputs(work, registered, store, causes)
+    order = _order(work, behind.emissions.plan, registered.plan.by_name[work.step], envelopes)
+    # A large group is stored as members too, but its first event is also bound; an ungrouped fan-in has none bound.
+    if work.members is not None and not work.bound and (by := config.event_parameters[0].by) is not None:
+        return _grouped(envelopes, by)
+    context: Context[Any] = Context.over(behind)
+    arguments = _bind(config, [decode_event(envelopes[at], registered.events) for at in order], context)
     function = registered.functions[work.step]
 
     async def call() -> Any:
@@ -150,6 +160,33 @@ def _grouped(events: Sequence[Envelope], by: str) -> Grouped:
     for event in events:
         groups.setdefault(json.dumps(event.field(by), sort_keys=True), []).append(event)
     return Grouped(tuple((key, tuple(group)) for key, group in groups.items()))
+
+
+def _order(work: Work, plan: Plan, here: StepPlan, envelopes: Sequence[Envelope]) -> Sequence[int]:
+    """The work item's events in the order of the parameters that take them, as positions.
+
+    Raises:
+        CannotBind: The work was made for a step that takes other events than the step here.
+    """
+    planned = plan.by_name.get(work.step, here)
+    kind = planned.kind if work.members is None else "collect"
+    order = here.binding(kind, envelopes)
+    if order is not None:
+        return order
+    by_class = {envelope.type: envelope for envelope in envelopes}
+    inputs = Inputs(work.step, kind, tuple(by_class.values() if kind == "collect" else envelopes))
+    raise CannotBind(
+        inputs.to_lacked(),
+        f"its events were made for {work.step}({_shown(kind, [event.type for event in inputs.events])}), but here it "
+        f"is {work.step}({_shown(here.kind, here.accepts)})",
+    )
+
+
+def _shown(kind: StepKind, names: Sequence[str]) -> str:
+    short = [name.rpartition(".")[2] for name in names]
+    if kind == "all_of":
+        return ", ".join(short)
+    return f"list[{' | '.join(short)}]" if kind == "collect" else " | ".join(short)
 
 
 def _bind(config: StepConfig, events: list[Event], context: Context[Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..attempt.calling import Calling, Raised
 from ..attempt.failure import as_failure, error_text
 from ..attempt.plain_calls import ThreadCalls
 from ..attempt.running import Running
-from ..attempt.step_call import InputUnknown, call_step
+from ..attempt.step_call import CannotBind, call_step
 from ..context.step_context import StepContext
 from ..events.exceptions import encode_exception
 from ..workflow.registry import Registered, Registry
@@ -81,8 +81,8 @@ class Replaying:
         context.memos = RecordedMemos(work, store, recorded)
         try:
             outcome, error = await self._outcome(recorded, context, store)
-        except InputUnknown as unknown:
-            return Replayed(reason=str(unknown))
+        except CannotBind as unbound:
+            return Replayed(reason=str(unbound))
         doubts = [f"another step wrote {key!r} to the state while it was executing" for key in sorted(past.doubts)]
         doubts += [f"the answer to collect_events in {buffer!r} is not recorded" for buffer in store.unanswered]
         if emitting.has_cancelled:

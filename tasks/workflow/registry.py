@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowValidationError
-from ...orchestration.model.plan import NOT_ROUTING, Plan
+from ...orchestration.model.plan import NOT_ROUTING, NOT_TAKING, Inputs, Plan
 from ..events.codec import EventRegistry
 from ..steps.decorators import StepConfig
 from ..steps.discovery import free_steps, steps_of
@@ -44,7 +44,12 @@ class Registered:
         return self.workflow.workflow_name
 
     def has(self, lacked: str) -> bool:
-        """Whether this has what parked work lacks: an event class, or a plan that does not route a certain event."""
+        """Whether this has what parked work lacks.
+
+        That is an event class, a plan that does not route a certain event, or a step that takes certain events.
+        """
+        if lacked.startswith(NOT_TAKING):
+            return Inputs.from_lacked(lacked).fit(self.plan)
         if not lacked.startswith(NOT_ROUTING):
             return self.events.knows(lacked)
         name, *parents = lacked.removeprefix(NOT_ROUTING).split()

@@ -1,5 +1,5 @@
 -- Set work aside because this worker lacks its code; parked is not failed. Args: run, w, name (workflow|step), lacks
--- (the event whose class is missing, if that is the reason), and if it is already claimed: c claim id, owner, member.
+-- (what is missing besides the step, if that is the reason), and if it is already claimed: c claim id, owner, member.
 -- Answers: parked | stale | closed.
 --!keys run parked owner
 
