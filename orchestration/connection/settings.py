@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ..model.durations import LARGEST_COUNT, LONGEST_SECONDS, LONGEST_WAIT_SECONDS, SHORTEST_SECONDS
 from ..model.errors import ConfigurationError
 from .compression import HOW_TO_HAVE_ZSTD, Compression, zstd
 from .failpoints import VARIABLE as FAILPOINTS
@@ -20,6 +21,11 @@ from .keys import MAX_SHARDS
 from .sentinel import Sentinels
 
 logger = logging.getLogger("umbel.settings")
+
+#: How long something is kept, how long a process waits (threads cannot sleep for 300 years), and how many there may be.
+Lifetime = Annotated[float, Field(le=LONGEST_SECONDS, allow_inf_nan=False)]
+Wait = Annotated[float, Field(le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)]
+Count = Annotated[int, Field(le=LARGEST_COUNT)]
 
 #: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
 #: has a `/` or `?` in it goes further.
@@ -155,12 +161,16 @@ class Settings(BaseModel):
     default_queue: str | None = Field(default=None, description="Queue of steps without one; None is `umbel`")
     shards: int = Field(default=16, ge=1, le=MAX_SHARDS)
 
-    lease_seconds: float = Field(default=15.0, gt=0)
-    heartbeat_seconds: float = Field(default=5.0, gt=0)
-    sweep_seconds: float = Field(default=2.0, gt=0)
-    redispatch_seconds: float = Field(default=5.0, gt=0, description="First look at an unclaimed dispatch")
-    redispatch_max_seconds: float = Field(default=300.0, gt=0, description="Longest back-off of re-dispatch")
-    continuation_seconds: float = Field(
+    lease_seconds: Wait = Field(default=15.0, ge=SHORTEST_SECONDS)
+    heartbeat_seconds: Wait = Field(default=5.0, ge=SHORTEST_SECONDS)
+    sweep_seconds: Wait = Field(default=2.0, ge=SHORTEST_SECONDS)
+    redispatch_seconds: Wait = Field(
+        default=5.0, ge=SHORTEST_SECONDS, description="First look at an unclaimed dispatch"
+    )
+    redispatch_max_seconds: Wait = Field(
+        default=300.0, ge=SHORTEST_SECONDS, description="Longest back-off of re-dispatch"
+    )
+    continuation_seconds: Wait = Field(
         default=0.2,
         ge=0,
         description="How long a worker may continue with what it makes ready, past the broker; 0 never",
@@ -181,37 +191,39 @@ class Settings(BaseModel):
     direct_delivery: bool = Field(
         default=True, description="Whether an asyncio worker hands dispatches to its pool past Celery's consumer"
     )
-    flush_seconds: float = Field(default=0.0, ge=0, description="How long progress events may gather")
-    burst_events: int = Field(
+    flush_seconds: Wait = Field(default=0.0, ge=0, description="How long progress events may gather")
+    burst_events: Count = Field(
         default=32,
         ge=0,
         description="Events written without a pause after which a step waits until they are sent; 0 never",
     )
-    max_losses: int = Field(default=3, ge=1, description="Losses alone, as a suspect, before it fails as WorkerLost")
-    retention_seconds: float = Field(default=7 * 86400.0, gt=0)
-    session_retention_seconds: float | None = Field(
-        default=None, gt=0, description="How long an idle session keeps its state; None is retention_seconds"
+    max_losses: Count = Field(default=3, ge=1, description="Losses alone, as a suspect, before it fails as WorkerLost")
+    retention_seconds: Lifetime = Field(default=7 * 86400.0, ge=SHORTEST_SECONDS)
+    session_retention_seconds: Lifetime | None = Field(
+        default=None,
+        ge=SHORTEST_SECONDS,
+        description="How long an idle session keeps its state; None is retention_seconds",
     )
-    session_max_waiting: int = Field(default=100, ge=0, description="Runs that may wait for their turn in a session")
-    drain_seconds: float = Field(default=20.0, ge=0, description="Soft shutdown: running steps may end within this")
+    session_max_waiting: Count = Field(default=100, ge=0, description="Runs that may wait for their turn in a session")
+    drain_seconds: Wait = Field(default=20.0, ge=0, description="Soft shutdown: running steps may end within this")
 
-    payload_warn_bytes: int = Field(default=1 << 20, gt=0)
-    payload_max_bytes: int = Field(default=16 << 20, gt=0)
-    stream_max_events: int = Field(default=10_000, gt=0, description="Replayable events kept per run")
-    journal_max_entries: int = Field(default=100_000, gt=0)
-    journal_max_bytes: int = Field(default=16 << 20, gt=0, description="Memory of a run's journal")
-    inbox_max_events: int = Field(default=1_000, gt=0)
-    inbox_max_bytes: int = Field(default=8 << 20, gt=0, description="Memory of a run's inbox")
+    payload_warn_bytes: Count = Field(default=1 << 20, gt=0)
+    payload_max_bytes: Count = Field(default=16 << 20, gt=0)
+    stream_max_events: Count = Field(default=10_000, gt=0, description="Replayable events kept per run")
+    journal_max_entries: Count = Field(default=100_000, gt=0)
+    journal_max_bytes: Count = Field(default=16 << 20, gt=0, description="Memory of a run's journal")
+    inbox_max_events: Count = Field(default=1_000, gt=0)
+    inbox_max_bytes: Count = Field(default=8 << 20, gt=0, description="Memory of a run's inbox")
     history: Literal["full", "summary"] = "full"
-    history_pack_after_seconds: float = Field(
+    history_pack_after_seconds: Lifetime = Field(
         default=60.0, ge=0, description="How long after a run's end its journal is compressed; 0 never"
     )
-    history_checkpoint_every: int = Field(
+    history_checkpoint_every: Count = Field(
         default=500, ge=10, description="Journal entries of a running run after which they are compressed"
     )
     history_keep: str = Field(
         default="all",
-        pattern=r"^(all|last:[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?)$",
+        pattern=r"^(all|last:[1-9][0-9]{0,11}|[1-9][0-9]{0,9}(\.[0-9]{1,9})?)$",
         description="How much of a run's past is kept while it runs: all, last:N entries, or a number of seconds",
     )
     history_compression: Compression = Field(
@@ -220,9 +232,9 @@ class Settings(BaseModel):
     step_logs: Literal["off", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="What the code of steps logs is kept with the run, from this level on"
     )
-    step_log_max_bytes: int = Field(default=64 << 10, ge=0, description="Text of one execution's log")
-    run_log_max_bytes: int = Field(default=512 << 10, gt=0, description="Memory of a run's log")
-    waiters_indexed_from: int = Field(
+    step_log_max_bytes: Count = Field(default=64 << 10, ge=0, description="Text of one execution's log")
+    run_log_max_bytes: Count = Field(default=512 << 10, gt=0, description="Memory of a run's log")
+    waiters_indexed_from: Count = Field(
         default=16, ge=0, description="Waiters of a run above which those that an event answers are found by an index"
     )
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 from ..connection.keys import new_id
+from ..model.durations import is_count
 from ..model.errors import RunClosed, WorkflowRuntimeError
 from ..model.work_item import Work
 from ..store.replies import pairs
@@ -199,6 +200,8 @@ class StateHash:
 
         The last 1,000 writes are kept, within `journal_max_bytes`; with `history="summary"` none.
         """
+        if not is_count(version, least=0):
+            return None
         reply = await self._verb("state_at", version=version)
         return _fields(reply[2]) if reply[0] == b"found" else None
 
@@ -215,6 +218,8 @@ class StateHash:
         Returns:
             The version that this creates; `Occupied` while an edit is in progress; None as in `read_version`.
         """
+        if not is_count(version, least=0):
+            return None
         reply = await self._verb("state_back", id=new_id(), version=version, idle=idle or None)
         if reply[0] == b"busy":
             return "busy"

@@ -15,6 +15,7 @@ from operator import attrgetter
 import msgpack
 
 from ..connection.keys import RunKeys
+from ..model.durations import LARGEST_COUNT
 from ..model.envelope import IDLE, STEP_STATE_CHANGED, UNHANDLED, UNREADABLE, Envelope, internal
 from ..model.errors import RunNotFound
 from ..store.replies import not_found
@@ -160,6 +161,7 @@ async def read_page(store: Store, run_id: str, after: int, *, with_traces: bool,
         RunNotFound: No such run, or its retention is over.
         StoreUnavailable: Redis did not answer; there is no retry.
     """
+    after = min(max(after, -1), LARGEST_COUNT)  # no event has a number outside
     keys = store.locate(run_id)
     logs = [(EVENT, keys["stream"])] + ([(TRACE, keys["trace"])] if with_traces else [])
     (status, seq), kept, *found = await store.connection.transaction(

@@ -16,7 +16,7 @@ from ...orchestration.connection.keys import check_chosen_id
 from ...orchestration.connection.settings import Settings
 from ...orchestration.engine.children.spec import ChildSpec
 from ...orchestration.model.decide import CHUNK
-from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
+from ...orchestration.model.durations import LONGEST_SECONDS, is_count, is_duration
 from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import ChildFailed, WorkflowRuntimeError
 from ...orchestration.model.work_item import AwaitedChild, Awaiting, OnParentEnd, Work, derive_id
@@ -84,7 +84,7 @@ class Children:
 
     async def run_all(self, children: Sequence[ChildRun], limit: int | None, *, return_exceptions: bool) -> list[Any]:
         """See `Context.run_all`."""
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
+        if limit is not None and not is_count(limit):
             raise WorkflowRuntimeError(f"limit must be a number of child runs greater than 0, or None; got {limit!r}.")
         for child in children:
             self._check(child)

@@ -32,6 +32,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...orchestration.model.durations import LARGEST_COUNT, is_count
+
 
 @dataclass(frozen=True)
 class Cardinality:
@@ -59,8 +61,8 @@ class Take(Cardinality):
     n: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
-            raise ValueError(f"Take(n) needs a whole number of at least 1, got {self.n!r}.")
+        if not is_count(self.n):
+            raise ValueError(f"Take(n) needs a whole number of at least 1, got {self.n!r}; at most {LARGEST_COUNT:,}.")
 
 
 @dataclass(frozen=True)

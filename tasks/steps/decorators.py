@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any, Literal, Protocol, TypeVar, get_args, overload
 
-from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
+from ...orchestration.model.durations import LARGEST_COUNT, LONGEST_SECONDS, is_count, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..events.event import Event, StepFailedEvent
 from ..retry.policy import RetryPolicy
@@ -297,14 +297,11 @@ def _is_free(qualname: str) -> bool:
     return not parent or parent.endswith("<locals>")
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def _check_num_workers(where: str, num_workers: int) -> None:
-    if not _is_count(num_workers):
+    if not is_count(num_workers):
         raise WorkflowValidationError(
-            f"num_workers must be an integer greater than 0, got {num_workers!r} for step {where!r}."
+            f"num_workers must be an integer greater than 0, got {num_workers!r} for step {where!r}; at most "
+            f"{LARGEST_COUNT:,}."
         )
 
 
@@ -320,9 +317,9 @@ def _check_placement(
         )
     if queue is not None and (not isinstance(queue, str) or not queue):
         raise WorkflowValidationError(f"queue must be the name of a Celery queue, got {queue!r} for step {where!r}.")
-    if priority is not None and (not isinstance(priority, int) or isinstance(priority, bool) or priority < 0):
+    if priority is not None and not (is_count(priority, least=0) and priority <= 255):
         raise WorkflowValidationError(
-            f"priority must be an integer of at least 0, got {priority!r} for step {where!r}."
+            f"priority must be an integer of at least 0, got {priority!r} for step {where!r}; at most 255."
         )
     if timeout is not None and not (is_duration(timeout) and timeout > 0):
         raise WorkflowValidationError(
@@ -341,9 +338,10 @@ def _checked_skips(where: str, skips: Collection[StepGraphCheck] | None) -> froz
 
 
 def _check_recovery(where: str, for_steps: object, max_recoveries: object) -> None:
-    if not _is_count(max_recoveries):
+    if not is_count(max_recoveries):
         raise WorkflowValidationError(
-            f"@catch_error max_recoveries must be an integer >= 1, got {max_recoveries!r} for handler {where!r}."
+            f"@catch_error max_recoveries must be an integer >= 1, got {max_recoveries!r} for handler {where!r}; "
+            f"at most {LARGEST_COUNT:,}."
         )
     if for_steps is not None and not (isinstance(for_steps, list) and all(isinstance(item, str) for item in for_steps)):
         raise WorkflowValidationError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...orchestration.model.durations import is_duration
+from ...orchestration.model.durations import LARGEST_COUNT, is_count, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..retry.policy import RetryPolicy, retry_policy
 from ..retry.timing import stop_after_attempt, wait_exponential
@@ -24,8 +24,10 @@ def policy_of_retries(
         raise WorkflowValidationError(
             f"Step {where!r} is given both retries and a retry_policy. Give only one of them."
         )
-    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise WorkflowValidationError(f"retries must be an integer of at least 0, got {retries!r} for step {where!r}.")
+    if not is_count(retries, least=0):
+        raise WorkflowValidationError(
+            f"retries must be an integer of at least 0, got {retries!r} for step {where!r}; at most {LARGEST_COUNT:,}."
+        )
     growth = 2.0 if backoff is None else backoff
     if not is_duration(growth) or growth < 1:
         raise WorkflowValidationError(

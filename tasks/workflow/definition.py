@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
+from ...orchestration.model.durations import LARGEST_COUNT, is_count
 from ...orchestration.model.errors import WorkflowStepDoesNotExistError, WorkflowValidationError
 from ..events.event import Event, StartEvent, StopEvent
 from ..events.serializers import BaseSerializer
@@ -370,8 +371,10 @@ _SET_BY_INIT = frozenset(
 
 
 def _check_num_concurrent_runs(limit: object) -> None:
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0):
-        raise WorkflowValidationError(f"num_concurrent_runs must be an integer greater than 0 or None, got {limit!r}.")
+    if limit is not None and not is_count(limit):
+        raise WorkflowValidationError(
+            f"num_concurrent_runs must be an integer greater than 0 or None, got {limit!r}; at most {LARGEST_COUNT:,}."
+        )
 
 
 def _checked_skips(skips: Collection[GraphCheck] | None) -> frozenset[GraphCheck]:

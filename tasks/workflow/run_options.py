@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 
-from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
+from ...orchestration.model.durations import LONGEST_SECONDS, SHORTEST_SECONDS, is_duration
 from ...orchestration.model.errors import WorkflowValidationError
 from ..events.event import HumanResponseEvent, InputRequiredEvent
 from ..steps.decorators import StepConfig
@@ -38,10 +38,10 @@ def retention_option(retention: object) -> dict[str, int]:
         WorkflowValidationError: `retention` is neither a positive number of seconds nor a positive `timedelta`.
     """
     seconds = retention.total_seconds() if isinstance(retention, timedelta) else retention
-    if not is_duration(seconds) or seconds < 0.001:
+    if not is_duration(seconds) or seconds < SHORTEST_SECONDS:
         raise WorkflowValidationError(
-            f"retention must be a timedelta or a number of seconds, from 0.001 to {LONGEST_SECONDS:,}, got "
-            f"{retention!r}. Leave it out to keep ended runs as long as UMBEL_RETENTION_SECONDS says."
+            f"retention must be a timedelta or a number of seconds, from {SHORTEST_SECONDS} to {LONGEST_SECONDS:,}, "
+            f"got {retention!r}. Leave it out to keep ended runs as long as UMBEL_RETENTION_SECONDS says."
         )
     return {"retention_ms": round(seconds * 1000)}
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from support.eventually import eventually
 from support.flows import everyday as flows
 from support.processes.driving import Deploy
 from umbel import ConfigurationError, Settings
 from umbel.orchestration.connection.redis_client import connect, refuse_old_release
+from umbel.orchestration.model.durations import LONGEST_SECONDS
 from umbel.tasks.client.runtime import Runtime
 from umbel.tasks.messages.dispatcher import checked_broker
 from umbel.workers.celery_app.app import create_app
@@ -58,6 +60,51 @@ def test_an_unknown_name_is_ignored_and_the_nearest_setting_named(caplog: pytest
 def test_a_value_that_does_not_fit_stops() -> None:
     with pytest.raises(ConfigurationError, match="UMBEL_LEASE_SECONDS"):
         Settings.from_environment(INJECTED | {"UMBEL_LEASE_SECONDS": "soon"})
+
+
+#: Every setting that is a number, with the largest value that it accepts.
+LARGEST = {
+    name: next(bound.le for bound in field.metadata if hasattr(bound, "le"))
+    for name, field in Settings.model_fields.items()
+    if field.annotation in (int, float)
+} | {"session_retention_seconds": LONGEST_SECONDS}
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e18", "99999999999999999999"])
+@pytest.mark.parametrize("name", LARGEST)
+def test_a_number_that_no_timer_or_script_can_take_stops(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"UMBEL_{name.upper()}: Input should be"):
+        Settings.from_environment({f"UMBEL_{name.upper()}": value})
+
+
+@pytest.mark.parametrize("value", ["last:9999999999999", "99999999999", "1e18", "inf"])
+def test_a_past_of_more_entries_or_seconds_than_can_be_counted_stops(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="UMBEL_HISTORY_KEEP"):
+        Settings.from_environment({"UMBEL_HISTORY_KEEP": value})
+
+
+@pytest.mark.parametrize("name", [name for name in LARGEST if name.endswith("_seconds")])
+def test_a_duration_shorter_than_a_millisecond_is_refused_unless_0_means_something(name: str) -> None:
+    if name in ("continuation_seconds", "flush_seconds", "drain_seconds", "history_pack_after_seconds"):
+        assert getattr(Settings(**{name: 0}), name) == 0
+    else:
+        with pytest.raises(ConfigurationError, match=f"UMBEL_{name.upper()}: Input should be .* 0.001"):
+            Settings.from_environment({f"UMBEL_{name.upper()}": "0.0001"})
+
+
+def test_a_worker_and_its_runs_can_take_the_largest_value_of_every_setting(deploy: Deploy) -> None:
+    short = {"shards": 16, "heartbeat_seconds": LARGEST["heartbeat_seconds"] - 1}
+    deployment = deploy(**LARGEST | short, history_keep="last:999999999999")
+    worker = deployment.worker("one", pool="asyncio").wait_ready()
+
+    assert deployment.start(flows.Chain, n=4).result(40) == 16
+    held = deployment.start(flows.HeldOnLoop)
+    deployment.await_effects("begun", run_id=held.run_id)
+    worker.terminate()
+    eventually(lambda: "Waiting for running tasks" in worker.log(), "the worker waits for its step")
+    deployment.open_gate(held.run_id)
+    worker.process.wait(40)
+    assert "Traceback" not in worker.log()
 
 
 def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

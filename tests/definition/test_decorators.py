@@ -68,7 +68,7 @@ def test_a_step_carries_the_decorators_arguments() -> None:
     assert config.skip_graph_checks == {"dead_end"}
 
 
-@pytest.mark.parametrize("number", [0, -1, 1.5, "4", True, None])
+@pytest.mark.parametrize("number", [0, -1, 1.5, "4", True, None, 10**20])
 def test_num_workers_is_a_positive_integer(number: Any) -> None:
     assert refused(module_level, num_workers=number).startswith(
         f"num_workers must be an integer greater than 0, got {number!r} for step 'module_level'"
@@ -83,6 +83,8 @@ def test_num_workers_is_a_positive_integer(number: Any) -> None:
         ("timeout", "5", "timeout must be a number of seconds greater than 0, got '5'"),
         ("queue", "", "queue must be the name of a Celery queue, got ''"),
         ("priority", -1, "priority must be an integer of at least 0, got -1"),
+        ("priority", 256, "priority must be an integer of at least 0, got 256"),
+        ("retries", 10**20, "retries must be an integer of at least 0, got 100000000000000000000"),
         ("retry_policy", 3, "retry_policy must be an object with a next() method, got 3"),
         ("skip_graph_checks", ["terminal_event"], "Unknown graph check names: step 'module_level' skips"),
         ("skip_graph_checks", "dead_end", "Unknown graph check names: step 'module_level' skips"),

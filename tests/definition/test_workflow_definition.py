@@ -215,7 +215,7 @@ def test_exactly_one_stop_event_class_is_required() -> None:
     )
 
 
-@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "1"])
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "1", 10**20])
 def test_num_concurrent_runs_is_a_positive_integer_or_none(limit: Any) -> None:
     with pytest.raises(WorkflowValidationError, match="num_concurrent_runs must be an integer greater than 0 or None"):
         Order(num_concurrent_runs=limit)

@@ -72,6 +72,9 @@ async def test_versions_that_never_were_or_are_not_kept_are_unknown(store: Store
         await state.write(Change("set", {"n": b"%d" % n}))
 
     assert await state.read_version(1004) is None
+    assert await state.read_version(10**20) is None
+    assert await state.read_version(-1) is None
+    assert await state.put_back(10**20) is None
     assert await state.read_version(2) is None
     assert await state.put_back(2) is None
     assert await state.read_version(3) == {"n": b"2"}

@@ -91,6 +91,8 @@ def test_a_reader_begins_behind_the_number_it_names(hub: StreamHub, run: Telling
     everything = list(hub.reader(run.run_id).events())
     assert list(hub.reader(run.run_id, after=everything[6].seq).events()) == everything[7:]
     assert list(hub.reader(run.run_id, after=everything[-1].seq).events()) == []
+    assert list(hub.reader(run.run_id, after=10**20).events()) == []
+    assert list(hub.reader(run.run_id, after=-(10**20)).events()) == everything
 
 
 def test_an_event_carries_its_number_step_and_attempt(hub: StreamHub, run: Telling) -> None:
