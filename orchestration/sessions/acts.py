@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from ..connection.keys import new_id
 from ..model.errors import SessionBusy, SessionExists
 from ..store.verbs import Store
-from .look import PAGE, begun_runs
+from .look import begun_runs
 from .names import state_id_for
+
+#: Names read at a time to remove those whose retention is over.
+PAGE = 200
 
 
 async def open_session(store: Store, session: str, state: Mapping[str, bytes], *, source: str) -> None:

@@ -1,23 +1,18 @@
-"""Reading sessions: the current run of one, the runs that wait for their turn, and the list of sessions. Read-only."""
+"""Reading sessions: the current run of one, the runs that wait for their turn, sessions as they are now. Read-only."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import merge
-from typing import Literal
+from typing import Any, Literal
 
 from ..model.errors import RunNotFound, WorkflowRuntimeError
-from ..store.replies import RunRecord, pairs
+from ..store.replies import RunRecord
 from ..store.verbs import Store
-from .names import is_plain, session_of, state_id_for
+from .names import is_plain, state_id_for
 
 #: A session is busy while one of its runs is running or waiting.
 SessionStatus = Literal["busy", "idle"]
-
-#: Names of sessions read at a time, per shard.
-PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,73 +101,43 @@ async def begun_runs(store: Store, session: str, limit: int | None = None) -> li
 
 async def session_record(store: Store, session: str) -> SessionRecord | None:
     """A session as it is now; None if there is none of this name."""
-    state_id = state_id_for(session)
-    keys = store.locate(state_id)
-    at, waiting, about, version, changed_at = await store.batch(
-        "look at a session",
-        ("GET", keys[f"handler:{state_id}"]),
-        ("LLEN", keys[f"line:{state_id}"]),
-        ("HEXISTS", keys[f"session:{state_id}"], "closed"),
-        ("HGET", keys[f"state:{state_id}:versions"], "v"),
-        ("ZSCORE", keys["sessions"], state_id),
-    )
-    exists = at is not None or await store.command("look at a session", "EXISTS", keys[f"session:{state_id}"])
-    if not exists:
+    return (await session_records_of(store, [session]))[0]
+
+
+async def session_records_of(store: Store, sessions: Sequence[str]) -> list[SessionRecord | None]:
+    """Sessions as they are now; None for each name that no session has. Two round trips, however many there are."""
+    asked: list[tuple[Any, ...]] = []
+    for session in sessions:
+        state_id = state_id_for(session)
+        keys = store.locate(state_id)
+        asked += [
+            ("GET", keys[f"handler:{state_id}"]),
+            ("LLEN", keys[f"line:{state_id}"]),
+            ("HEXISTS", keys[f"session:{state_id}"], "closed"),
+            ("EXISTS", keys[f"session:{state_id}"]),
+            ("HGET", keys[f"state:{state_id}:versions"], "v"),
+            ("ZSCORE", keys["sessions"], state_id),
+        ]
+    found = await store.batch("look at sessions", *asked) if asked else []
+    parts = [found[at : at + 6] for at in range(0, len(found), 6)]
+    current = dict.fromkeys(at.decode() for at, *_ in parts if at is not None)
+    read = [("HGET", store.locate(run_id)["run"], "status") for run_id in current]
+    statuses = dict(zip(current, await store.batch("read runs", *read) if read else [], strict=True))
+    return [_record(session, part, statuses) for session, part in zip(sessions, parts, strict=True)]
+
+
+def _record(session: str, found: Sequence[Any], statuses: dict[str, bytes | None]) -> SessionRecord | None:
+    at, waiting, is_closed, exists, version, changed_at = found
+    if at is None and not exists:
         return None
     run_id = None if at is None else at.decode()
-    status = (
-        None if run_id is None else await store.command("read a run", "HGET", store.locate(run_id)["run"], "status")
-    )
+    is_running = run_id is not None and statuses[run_id] == b"running"
     return SessionRecord(
         name=session,
-        status="busy" if status == b"running" or waiting else "idle",
+        status="busy" if is_running or waiting else "idle",
         run_id=run_id,
         waiting=waiting,
         version=int(version or 0),
-        is_closed=bool(about),
+        is_closed=bool(is_closed),
         changed_at=int(float(changed_at or 0)),
     )
-
-
-async def session_records(
-    store: Store,
-    *,
-    prefix: str = "",
-    status: SessionStatus | None = None,
-    limit: int = 100,
-    readable: Callable[[str], Awaitable[bool]] | None = None,
-) -> list[SessionRecord]:
-    """Sessions, by when one of their runs last began or ended, newest first.
-
-    Reads the names page by page until `limit` sessions match.
-
-    Args:
-        store: The deployment.
-        prefix: Only names that begin with this.
-        status: Only sessions with this status.
-        limit: Maximum number of sessions.
-        readable: Whether the session of a name may be listed; by default all may.
-    """
-    found: list[SessionRecord] = []
-    async for names in _newest(store):
-        fitting = [name for name in names if name.startswith(prefix)]
-        for record in await asyncio.gather(*(session_record(store, name) for name in fitting)):
-            is_wanted = record is not None and status in (None, record.status)
-            if record is not None and is_wanted and (readable is None or await readable(record.name)):
-                found.append(record)
-        if len(found) >= limit:
-            break
-    return found[:limit]
-
-
-async def _newest(store: Store) -> AsyncIterator[list[str]]:
-    """Names of all sessions, page by page, newest first within each page."""
-    keys = [store.keys.in_shard(shard, "sessions") for shard in range(store.settings.shards)]
-    start = 0
-    while keys:
-        asked = [("ZREVRANGE", key, start, start + PAGE - 1, "WITHSCORES") for key in keys]
-        pages = [pairs(flat) for flat in await store.batch("list sessions", *asked)]
-        ordered = (((-float(at), state_id) for state_id, at in page.items()) for page in pages)
-        yield [session_of(f"{state_id.decode()}.") for _, state_id in merge(*ordered)]
-        keys = [key for key, page in zip(keys, pages, strict=True) if len(page) == PAGE]
-        start += PAGE

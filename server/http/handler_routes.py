@@ -63,8 +63,7 @@ class HandlerEndpoints:
             rows, cursor = await self._newest(wanted, names, limit, cursor, access)
         except WorkflowRuntimeError as error:
             raise HTTPException(400, str(error)) from error
-        following = cursors.sealed(cursor)
-        links = {} if following is None else {"link": f'<{_with_cursor(request, following)}>; rel="next"'}
+        links = next_page(request, cursors.sealed(cursor))
         return JSONResponse({"handlers": [row.model_dump() for row in rows]}, headers=links)
 
     async def _newest(
@@ -211,10 +210,12 @@ class HandlerEndpoints:
         return self._deployment.hub.reader(record.run_id, position, include_internal)
 
 
-def _with_cursor(request: Request, cursor: str) -> str:
-    """The address of the next page, relative to the server."""
+def next_page(request: Request, cursor: str | None) -> dict[str, str]:
+    """The header with the address of the next page, relative to the server; none without a cursor."""
+    if cursor is None:
+        return {}
     url = request.url.include_query_params(cursor=cursor)
-    return f"{url.path}?{url.query}"
+    return {"link": f'<{url.path}?{url.query}>; rel="next"'}
 
 
 def _status_code(data: HandlerData) -> int:

@@ -136,6 +136,7 @@ _QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
         _parameter("prefix", _TEXT, "Only sessions whose names begin with this."),
         _parameter("status", {"type": "string", "enum": ["busy", "idle"]}, "busy: a run is running."),
         _parameter("limit", _HUNDRED, "Maximum number, latest first."),
+        _parameter("cursor", _TEXT, "From the Link header of the previous page."),
     ],
     ("/sessions/{session_id}/runs", "get"): [_parameter("limit", _HUNDRED, "Maximum number, newest first.")],
     ("/sessions/{session_id}/state", "get"): [

@@ -15,16 +15,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...orchestration.model.errors import RunNotFound, SessionBusy, SessionExists, WorkflowRuntimeError
-from ...orchestration.sessions.look import SessionRecord, session_records
+from ...orchestration.sessions.listing import MAX_LIMIT, Readable, SessionQuery, list_sessions
+from ...orchestration.sessions.look import SessionRecord
 from ...tasks.client.session import Session
 from .access import ACCESS, Access, acts
 from .deployment import ServedDeployment
-from .handler_routes import HandlerEndpoints
+from .handler_routes import HandlerEndpoints, next_page
 from .parsing import beside, read_object, read_text
 from .protocol import iso
 
-#: Sessions, or runs of a session, in one response: the default, and the maximum.
-LIMIT, MAX_LIMIT = 100, 1_000
+#: Sessions, or runs of a session, in one response, by default; at most `MAX_LIMIT`.
+LIMIT = 100
 
 
 class SessionEndpoints:
@@ -56,19 +57,28 @@ class SessionEndpoints:
 
     @acts("list")
     async def listing(self, request: Request) -> Response:
-        """`GET /sessions`, by the latest begin or end of a run, newest first; `prefix`, `status`, `limit`."""
+        """`GET /sessions`, by the latest begin or end of a run, newest first; `prefix`, `status`, `limit`, `cursor`.
+
+        The work for an answer is limited: it may have fewer sessions than `limit`, even none, although there are more.
+        If there may be more, the header `Link` has the address of the next page.
+        """
         status = request.query_params.get("status") or None
         if status not in (None, "busy", "idle"):
             raise HTTPException(400, f"Invalid status: {status[:100]!r}; expected busy or idle")
         access: Access = request.scope[ACCESS]
-        found = await session_records(
-            self._deployment.store,
-            prefix=request.query_params.get("prefix", ""),
-            status="busy" if status == "busy" else "idle" if status else None,
-            limit=_limit(request),
-            readable=lambda name: access.allows("read", name),
-        )
-        return JSONResponse({"sessions": [_record(each) for each in found]})
+        cursors = await self._deployment.cursors()
+        try:
+            query = SessionQuery(
+                prefix=request.query_params.get("prefix", ""),
+                status="busy" if status == "busy" else "idle" if status else None,
+                limit=_limit(request),
+                cursor=cursors.opened(request.query_params.get("cursor") or None),
+            )
+            page = await list_sessions(self._deployment.store, query, _readable(access))
+        except WorkflowRuntimeError as error:
+            raise HTTPException(400, str(error)) from error
+        links = next_page(request, cursors.sealed(page.cursor))
+        return JSONResponse({"sessions": [_record(each) for each in page.sessions]}, headers=links)
 
     @acts("read")
     async def get(self, request: Request) -> Response:
@@ -179,6 +189,11 @@ class SessionEndpoints:
         if record is None:
             raise HTTPException(404, "Session not found")
         return session, record
+
+
+def _readable(access: Access) -> Readable | None:
+    """Which sessions a list may show, by name; None if all."""
+    return None if access.authorize is None else lambda name: access.allows("read", name)
 
 
 def _record(record: SessionRecord) -> dict[str, Any]:

@@ -64,9 +64,27 @@ const PATIENCE_MS = 20_000;
 
 /** GET JSON. @param {string} path @param {AbortSignal} [signal] */
 export async function get(path, signal) {
+  return answer(await reading(path, signal));
+}
+
+/**
+ * GET JSON, and the query of the next page, null if there is none.
+ *
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<[any, string | null]>}
+ */
+export async function getPage(path, signal) {
+  const response = await reading(path, signal);
+  const next = /<[^>?]*\?([^>]*)>; rel="next"/.exec(response.headers.get("link") ?? "");
+  return [await answer(response), next ? next[1] : null];
+}
+
+/** @param {string} path @param {AbortSignal} [signal] */
+function reading(path, signal) {
   const patience = AbortSignal.timeout(PATIENCE_MS);
   const either = signal ? AbortSignal.any([signal, patience]) : patience;
-  return answer(await request(path, { headers: headers({ Accept: "application/json" }), signal: either }));
+  return request(path, { headers: headers({ Accept: "application/json" }), signal: either });
 }
 
 /** POST JSON. @param {string} path @param {any} [body] */

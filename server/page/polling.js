@@ -12,8 +12,9 @@ import { get } from "./http.js";
  * @param {AbortSignal} signal aborts when the view is left
  * @param {number} intervalMs
  * @param {(place: HTMLElement, answer: any) => void | Promise<void>} show
+ * @param {(path: string, signal: AbortSignal) => Promise<any>} read
  */
-export function polled(path, signal, intervalMs, show) {
+export function polled(path, signal, intervalMs, show, read = get) {
   const place = h("div", { class: "polled", "aria-busy": "true" }, h("p", { class: "loading" }, "Loading …"));
   let isShown = false;
   let isLoading = false;
@@ -26,7 +27,7 @@ export function polled(path, signal, intervalMs, show) {
     }
     isLoading = true;
     try {
-      const answer = await get(path, signal);
+      const answer = await read(path, signal);
       if (!isShown) fill(place);
       isShown = true;
       await show(place, answer);

@@ -4,12 +4,15 @@ import { columnHeading, table } from "./data_table.js";
 import { confirmed } from "./dialogs.js";
 import { announce, blank, fill, h, panel } from "./dom.js";
 import { badge, count, short, timeAgo } from "./format.js";
-import { get, post } from "./http.js";
+import { get, getPage, post } from "./http.js";
 import { jsonView } from "./json_view.js";
 import { patch } from "./patch.js";
 import { polled } from "./polling.js";
 
 const REFRESH_MS = 3000;
+/** Sessions that are listed, and pages that are read for them: a page may be short although more sessions follow. */
+const SESSIONS = 100;
+const PAGES = 5;
 /** Versions that are listed. */
 const VERSIONS = 50;
 
@@ -35,11 +38,13 @@ export function sessionListView(query, signal) {
       `sessions?prefix=${prefix}`,
       AbortSignal.any([signal, poll.signal]),
       REFRESH_MS,
-      (around, { sessions }) => {
-        if (sessions.length === 0) fill(around, nothing(search.value.trim()));
-        else if (around.querySelector("table")) patch(around, sessionTable(sessions));
-        else fill(around, sessionTable(sessions));
+      (around, { sessions, areMore }) => {
+        const shown = [sessionTable(sessions), areMore ? leftOut() : null];
+        if (sessions.length === 0) fill(around, nothing(search.value.trim(), areMore));
+        else if (around.querySelector("table")) patch(around, ...shown);
+        else fill(around, ...shown);
       },
+      firstSessions,
     );
     fill(place, found.place);
   }
@@ -60,8 +65,27 @@ export function sessionListView(query, signal) {
   return { element, title: "Sessions" };
 }
 
-/** @param {string} searched */
-function nothing(searched) {
+/** The newest sessions, from as many pages as it takes. @param {string} path @param {AbortSignal} signal */
+async function firstSessions(path, signal) {
+  /** @type {SessionRow[]} */
+  const sessions = [];
+  /** @type {string | null} */
+  let query = path.slice(path.indexOf("?") + 1);
+  for (let page = 0; query !== null && page < PAGES && sessions.length < SESSIONS; page++) {
+    const [found, next] = await getPage(`sessions?${query}`, signal);
+    sessions.push(...found.sessions);
+    query = next;
+  }
+  return { sessions: sessions.slice(0, SESSIONS), areMore: query !== null || sessions.length > SESSIONS };
+}
+
+function leftOut() {
+  return h("p", { class: "muted", "data-key": "left-out" }, "Older sessions are not shown. Search by name.");
+}
+
+/** @param {string} searched @param {boolean} areMore */
+function nothing(searched, areMore) {
+  if (areMore) return blank("No matching sessions among the newest.", "Older ones were not searched.");
   if (searched) return blank("No matching sessions.", null);
   return blank(
     "No sessions yet.",

@@ -13,13 +13,13 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 from ...orchestration.model.commands import WhenBusy
 from ...orchestration.model.errors import RunNotFound, SessionBusy, WorkflowRuntimeError
 from ...orchestration.sessions.acts import close_session, delete_session, open_session
+from ...orchestration.sessions.listing import SessionQuery, all_sessions
 from ...orchestration.sessions.look import (
     SessionRecord,
     SessionStatus,
     begun_runs,
     current_run,
     session_record,
-    session_records,
     waiting_runs,
 )
 from ...orchestration.sessions.names import state_id_for
@@ -390,4 +390,4 @@ def sessions(prefix: str = "", *, status: SessionStatus | None = None, limit: in
         NotConfigured, StoreUnavailable: There is no Redis to ask.
     """
     runtime = current_runtime()
-    return runtime.portal.call(session_records(runtime.store, prefix=prefix, status=status, limit=limit))
+    return runtime.portal.call(all_sessions(runtime.store, SessionQuery(prefix, status, limit)))

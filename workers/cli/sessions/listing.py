@@ -7,7 +7,8 @@ from typing import get_args
 
 import click
 
-from ....orchestration.sessions.look import SessionRecord, SessionStatus, session_records
+from ....orchestration.sessions.listing import SessionQuery, all_sessions
+from ....orchestration.sessions.look import SessionRecord, SessionStatus
 from ..deployment.existing import existing_store
 from ..deployment.options import deployment_options
 from ..output import instant, iso, note, print_json, print_table
@@ -29,7 +30,7 @@ def sessions(
 ) -> None:
     """List sessions, the ones whose runs have begun or ended most recently first."""
     with existing_store(redis_url, state) as (store, portal):
-        found = portal.call(session_records(store, prefix=prefix, status=status, limit=limit))
+        found = portal.call(all_sessions(store, SessionQuery(prefix, status, limit)))
     if as_json:
         print_json([summary(record) for record in found])
         return
