@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..connection.keys import RunKeys
-from ..model.commands import Command, Fill, where
+from ..model.commands import Command, Fill, OpenScope
 from ..model.decide import Limits, route
 from ..model.envelope import Envelope
 from ..model.plan import Plan
@@ -142,20 +142,9 @@ def puts(run_id: str, plan: Plan, snapshot: RunSnapshot, limits: Limits) -> Iter
     for fields in _chunks(list(snapshot.state.items()), PART):
         yield {"o": "state", "f": [part for pair in fields for part in pair]}
     for scope in snapshot.scopes:
-        joins = []
-        for work_id, step in scope.joins:
-            join = plan.by_name[step]
-            joins.append(
-                where(join, limits.queue) | {"w": work_id} | ({} if join.take is None else {"take": join.take})
-            )
-        yield {
-            "o": "scope",
-            "id": scope.scope_id,
-            "p": scope.parent,
-            "j": joins,
-            "rc": scope.recoveries,
-            "fired": list(scope.fired),
-        }
+        joins = tuple((work_id, plan.by_name[step]) for work_id, step in scope.joins)
+        opening = OpenScope(scope.scope_id, scope.parent, joins, limits.queue, scope.recoveries)
+        yield opening.wire() | {"o": "scope", "fired": list(scope.fired)}
         for step, members in scope.members.items():
             yield from _list(f"members:{scope.scope_id}:{step}", members)
     for number, slot in enumerate(snapshot.slots):
@@ -202,15 +191,19 @@ def _item_puts(plan: Plan, item: SavedItem, limits: Limits, *, gathered: bool) -
         return event_id
 
     fields: dict[str, Any] = {}
+    kind = plan.by_name[item.step].kind
     if item.fan_in is not None:
         fields |= {"scope_id": item.fan_in, "members": len(item.events)}
+        if item.is_large_group:  # it also has its first event: without it, it would be grouped once more
+            fields["event_id"] = keep(item.events[0], "event", 0)
         if gathered:  # the fan-out has closed; its collected events belong to this item alone
             yield from _list(f"members:{item.fan_in}:{item.step}", item.events)
-    elif plan.by_name[item.step].kind == "all_of":
-        fields["event_ids"] = [keep(event, "event", i) for i, event in enumerate(item.events)]
-        fields["recoveries_each"] = list(item.recoveries)
-    else:
+    elif kind == "each":
         fields["event_id"] = keep(item.events[0], "event", 0)
+    else:  # a set of a join, or a group
+        fields["event_ids"] = [keep(event, "event", i) for i, event in enumerate(item.events)]
+    if kind == "all_of":
+        fields["recoveries_each"] = list(item.recoveries)
     if item.answers:
         fields["answers"] = {
             waiter: False if event is None else keep(event, "answer", waiter, child_id=item.ended.get(waiter))

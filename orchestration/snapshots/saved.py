@@ -43,7 +43,8 @@ class SavedItem:
         work_id: Its id, which a restored run keeps.
         step: The step that executes it.
         events: Its input: one event, one per slot of a join, or those that a fan-in has collected.
-        fan_in: Id of the fan-out that it collects, for a fan-in.
+        fan_in: Id of the fan-out that it collects, for a fan-in; its own id for a group that is stored like a fan-in,
+            because it is large. Of a smaller group it is None, as of work that collects nothing.
         event_name: Name of its input in traces.
         scope: Path of the fan-outs around it.
         recoveries: Packed recovery counts, one per event.
@@ -84,6 +85,11 @@ class SavedItem:
     calls: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, tuple[Envelope, ...]] = field(default_factory=dict)
     children: tuple[SavedChild, ...] = ()
+
+    @property
+    def is_large_group(self) -> bool:
+        """Whether its events are a group that is stored like a fan-in. A fan-in is named differently from its work."""
+        return self.fan_in == self.work_id
 
 
 @dataclass(frozen=True, kw_only=True)

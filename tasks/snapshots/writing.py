@@ -118,19 +118,19 @@ class _Writer:
     def _inputs(self, item: SavedItem) -> dict[str, Any]:
         """A work item's events, its position in fan-outs, and its id."""
         texts = [self.texts.write(event) for event in item.events]
-        release = None
-        if item.fan_in is not None:
-            source = self.openers.get(item.fan_in, "")
+        step, release = self.plan.by_name[item.step], None
+        if step.kind == "collect":
+            collected = item.work_id if item.fan_in is None else item.fan_in  # a group is read as a large one
             release = {
-                "binding_id": self._binding(source, self.plan.by_name[item.step]),
-                "stream_id": item.fan_in,
+                "binding_id": self._binding(self.openers.get(collected, ""), step),
+                "stream_id": collected,
                 "events": texts,
                 "output_scope_path": _ids(item.scope),
             }
         bound = {str(number): text for number, text in enumerate(texts)}
         return {
             "event": self.texts.write(RELEASE) if release is not None else texts[-1],
-            "bound_events": bound if self.plan.by_name[item.step].kind == "all_of" else None,
+            "bound_events": bound if step.kind == "all_of" else None,
             "scope_path": _ids(item.scope),
             "collection_release_payload": release,
             "work_item_id": item.work_id,
