@@ -147,7 +147,7 @@ class StateFields(Generic[StateT]):
                     is_same = is_same and field[2] == digest_of(cls)
         state = _put_together(cls, exact, declared) if exact and is_same else None
         if state is None and exact:
-            state = cls.model_validate(declared | exact, by_alias=True, by_name=True)
+            state = cls.model_validate(declared | exact, by_alias=plain_fields(cls).by_alias, by_name=True)
         elif state is None:
             state = load_model(cls, declared)
         for key, value in dynamic.items():
@@ -264,7 +264,8 @@ class StateFields(Generic[StateT]):
 
     def _declared(self, state: BaseModel) -> dict[str, Any]:
         cls, extra = type(state), state.__pydantic_extra__ or {}
-        if plain_fields(cls).fit(state.__dict__) and is_json(state.__dict__ | extra):
+        known = plain_fields(cls)
+        if known.fit(state.__dict__) and known.aliases.isdisjoint(extra) and is_json(state.__dict__ | extra):
             return dump_model(state, exclude=set(extra) if isinstance(state, DictState) else None)
         written, marks = write_fields(state)
         if not isinstance(state, DictState):
@@ -335,7 +336,7 @@ def _refuse_misfits(state: BaseModel) -> None:
     if not plain_fields(cls).fit(state.__dict__):
         fields = {name: twin(value) for name, value in fields.items()}
     try:
-        cls.model_validate(fields, by_alias=True, by_name=True)
+        cls.model_validate(fields, by_alias=False, by_name=True)
     except ValidationError:
         load_model(cls, dump_model(state, exclude=set(state.__pydantic_extra__ or ())))
 

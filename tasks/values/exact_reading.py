@@ -15,6 +15,7 @@ from .class_names import is_restricted, loaded_class, qualified_name
 from .dict_like_model import DictLikeModel
 from .exact_values import BY_FIELD, CONTAINERS, Mark
 from .field_values import NOTHING, construct, digest_of, read_by_field
+from .plain_fields import plain_fields
 from .standard_values import ATOMS, is_text_class
 
 M = TypeVar("M", bound=BaseModel)
@@ -47,6 +48,7 @@ def names_in(mark: Any) -> Iterator[str]:
             mark.get("all"),
             *mark.get("in", {}).values(),
             *(key[-1] for key in mark.get("k", ()) if key[1:]),
+            *mark.get("a", ())[1:],
         ):
             yield from names_in(inner)
 
@@ -102,13 +104,13 @@ def read_instance(cls: Any, value: Any, parts: Mapping[str, Any]) -> Any:
         return cls[parts["n"]] if "n" in parts else cls(value)
     if issubclass(cls, BaseModel):
         return _read_model(cls, value, parts)
+    if is_text_class(cls):
+        return cls(value)
     if dataclasses.is_dataclass(cls):
         return _read_dataclass(cls, value, parts)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         items = _read_inside(value, parts)
         return cls(*items) if is_restricted() else tuple.__new__(cls, items)
-    if is_text_class(cls):
-        return cls(value)
     raise ClassNotLoaded(qualified_name(cls))
 
 
@@ -141,7 +143,7 @@ _FACTORIES: Mapping[str, type] = {kind.__name__: kind for kind in (list, dict, s
 def _read_model(cls: type[M], value: Any, parts: Mapping[str, Any]) -> M:
     if "p" in parts or is_restricted():
         # From text: only then do strict models accept what JSON has no type for, such as dates.
-        return cls.model_validate_json(json.dumps(value), by_alias=True, by_name=True)
+        return cls.model_validate_json(json.dumps(value), by_alias=plain_fields(cls).by_alias, by_name=True)
     if cls.__pydantic_root_model__:
         value = {"root": value}
     value = dict(value)
@@ -183,7 +185,8 @@ def read_fields(
     if digest != digest_of(cls):
         undeclared = {"_data": extra} if issubclass(cls, DictLikeModel) else extra
         kept = {} if result is None else {"result": result}
-        return cls.model_validate({**fields, **(undeclared if extra else {}), **kept}, by_alias=True, by_name=True)
+        found = {**fields, **(undeclared if extra else {}), **kept}
+        return cls.model_validate(found, by_alias=plain_fields(cls).by_alias, by_name=True)
     model = construct(cls, fields, extra)
     if result is not None:
         cast(dict[str, Any], model.__pydantic_private__)["_result"] = result
@@ -204,6 +207,6 @@ def _read_dataclass(cls: Any, value: Any, parts: Mapping[str, Any]) -> Any:
     if parts.get("v") != digest_of(cls) or is_restricted():
         return cls(**fields)
     made = object.__new__(cls)
-    for name, each in fields.items():
+    for name, each in (fields | (read_exact(*parts["a"]) if "a" in parts else {})).items():
         object.__setattr__(made, name, each)
     return made

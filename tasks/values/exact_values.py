@@ -9,6 +9,7 @@ says what JSON does not: None if JSON has the value as it is, else the name of i
     k   the keys of a dict if they are not text, each with its mark
     n   further data needed to create the value: the member of an enum, the zone of a time, the length of a deque
     v   a digest of the fields of the class
+    a   the attributes of a dataclass that are no fields, and the mark of that dict
 
 A model or dataclass whose class still has the same fields is rebuilt from its fields: constructors, validators and
 `model_post_init` have seen these values before. After a change of the class it is validated. A value of any other kind
@@ -21,7 +22,9 @@ import dataclasses
 import json
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
+from datetime import datetime, time
 from enum import Enum
+from inspect import ismemberdescriptor
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -31,9 +34,9 @@ from pydantic_core import to_jsonable_python
 from ...orchestration.model.tagged_json import MAX_DEPTH, NotJson, too_deep
 from .class_names import loaded_class, qualified_name
 from .dict_like_model import DictLikeModel
-from .field_values import construct, digest_of, read_by_field
+from .field_values import construct, digest_of, is_computed, read_by_field
 from .plain_fields import SCALARS, plain_fields
-from .standard_values import ADVICE, Refused, atom_of
+from .standard_values import ADVICE, Refused, atom_of, vars_of
 
 Mark = str | dict[str, Any] | None
 Written = tuple[Any, Mark]
@@ -67,8 +70,8 @@ def write_exact(value: Any, depth: int = 1) -> Written:
     if isinstance(value, dict):
         return _write_dict(value, depth)
     if kind in CONTAINERS:
-        written, mark = _write_items(value, CONTAINERS[kind], depth)
-        return written, mark | {"n": value.maxlen} if isinstance(value, deque) and isinstance(mark, dict) else mark
+        limit = {"n": value.maxlen} if isinstance(value, deque) and value.maxlen is not None else {}
+        return _write_items(value, CONTAINERS[kind], depth, **limit)
     if isinstance(value, Enum):
         return _write_enum(value, depth)
     if isinstance(value, BaseModel):
@@ -77,12 +80,12 @@ def write_exact(value: Any, depth: int = 1) -> Written:
         return atom.value, {"t": atom.name, "n": atom.more} if atom.more is not None else atom.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _write_dataclass(value, depth)
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+    if isinstance(value, tuple) and hasattr(kind, "_fields") and not vars_of(value):
         return _write_items(value, _findable(kind), depth)
     raise NotJson(f"holds a {qualified_name(kind)}, which is not JSON", ADVICE)
 
 
-def _write_items(items: Iterable[Any], name: str | None, depth: int) -> Written:
+def _write_items(items: Iterable[Any], name: str | None, depth: int, **more: Any) -> Written:
     values = list(items)
     inside: dict[str, Any] = {}
     if not SCALARS.issuperset(map(type, values)):
@@ -93,19 +96,24 @@ def _write_items(items: Iterable[Any], name: str | None, depth: int) -> Written:
                 raise flaw.inside(f"[{index}]") from None
             if mark is not None:
                 inside[str(index)] = mark
-    return values, _mark(name, inside, len(values))
+    return values, _mark(name, inside, len(values), **more)
 
 
 def _mark(name: str | None, inside: dict[str, Any], length: int = 0, **more: Any) -> Mark:
     mark: dict[str, Any] = {} if name is None else {"t": name}
     if inside:
         first = next(iter(inside.values()))
-        if 1 < length == len(inside) and all(each == first for each in inside.values()):
+        if 1 < length == len(inside) and all(_same_mark(each, first) for each in inside.values()):
             mark["all"] = first
         else:
             mark["in"] = inside
     mark |= more
     return name if mark == {"t": name} else mark or None
+
+
+def _same_mark(one: Mark, other: Mark) -> bool:
+    # The keys of a dict are in its mark: 1, True and 1.0 are equal, but not the same.
+    return one == other and (not isinstance(one, dict) or json.dumps(one) == json.dumps(other))
 
 
 def _write_dict(found: dict[Any, Any], depth: int) -> Written:
@@ -248,16 +256,49 @@ def _kept_result(model: BaseModel) -> tuple[Any] | None:
 
 def _write_dataclass(value: Any, depth: int) -> Written:
     cls = type(value)
+    name = _findable(cls)
+    others = dict(vars_of(value)) | {slot: getattr(value, slot) for slot in _slots(cls) if hasattr(value, slot)}
     written: dict[str, Any] = {}
     inside: dict[str, Any] = {}
     for field in dataclasses.fields(value):
+        others.pop(field.name, None)
+        if not hasattr(value, field.name):
+            continue  # never set: nor will it be where it arrives
         try:
             written[field.name], mark = write_exact(getattr(value, field.name), depth + 1)
         except NotJson as flaw:
             raise flaw.inside(field.name) from None
         if mark is not None:
             inside[field.name] = mark
-    return written, _mark(_findable(cls), inside, v=digest_of(cls))
+    more: dict[str, Any] = {"v": digest_of(cls)}
+    if others := {each: found for each, found in others.items() if not is_computed(cls, each)}:
+        more["a"] = list(write_exact(others, depth + 1))
+    return written, _mark(name, inside, **more)
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    """The names of a dataclass's slots, of which some may be no fields.
+
+    Raises:
+        NotJson: Its instances have contents besides their attributes.
+    """
+    slots = _known_slots.get(cls)
+    if slots is None:
+        try:
+            object.__new__(cls)
+        except TypeError:
+            base = next(each for each in cls.__mro__ if each.__module__ == "builtins")
+            raise NotJson(
+                f"holds a {qualified_name(cls)}, a dataclass that is also {qualified_name(base)}: not all of its "
+                "contents are fields",
+                f"Derive it from no such class, and make what it holds as {base.__name__} a field.",
+            ) from None
+        members = (name for each in cls.__mro__ for name, found in vars(each).items() if ismemberdescriptor(found))
+        slots = _known_slots[cls] = tuple(members)
+    return slots
+
+
+_known_slots: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
 
 
 def _findable(cls: type) -> str:
@@ -300,9 +341,20 @@ def _dumped(model: BaseModel, name: str) -> Any:
     return dumped[name]
 
 
+#: What Python does not compare when it compares values of these classes.
+_NOT_COMPARED: dict[type, tuple[str, ...]] = {
+    deque: ("maxlen",),
+    defaultdict: ("default_factory",),
+    datetime: ("fold",),
+    time: ("fold",),
+}
+
+
 def _same(value: Any, again: Any, is_written_equal: Callable[[], bool]) -> bool:
     """Whether a value came back: equal, or written the same if its class does not define equality."""
     if type(value) is not type(again):
+        return False
+    if any(getattr(value, name, None) != getattr(again, name, None) for name in _NOT_COMPARED.get(type(value), ())):
         return False
     if isinstance(value, list | tuple) and len(value) == len(again):
         return all(_same(one, other, is_written_equal) for one, other in zip(value, again, strict=True))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -71,9 +73,14 @@ def construct(cls: type[M], fields: dict[str, Any], extra: Mapping[str, Any] = N
 
 def _private_of_a_new_one(cls: type[BaseModel], fields: dict[str, Any]) -> dict[str, Any]:
     try:
-        return cls.model_validate(deepcopy(fields), by_alias=True, by_name=True).__pydantic_private__ or {}
+        return cls.model_validate(deepcopy(fields), by_alias=False, by_name=True).__pydantic_private__ or {}
     except Exception:  # a constructor with another signature
         return {}
+
+
+def is_computed(cls: type[Any], name: str) -> bool:
+    """Whether an attribute of an instance is the stored result of a `cached_property`: it is computed again."""
+    return isinstance(inspect.getattr_static(cls, name, None), cached_property)
 
 
 def read_by_field(cls: type[BaseModel], name: str, written: Any) -> Any:

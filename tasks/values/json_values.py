@@ -32,7 +32,7 @@ from ...orchestration.model.tagged_json import (
 from .class_names import loaded_class, qualified_name
 from .exact_reading import ClassNotLoaded, is_standard_name, names_in, read_exact, value_class
 from .exact_values import write_exact
-from .plain_fields import is_standard
+from .plain_fields import is_standard, plain_fields
 from .standard_values import ADVICE
 
 M = TypeVar("M", bound=BaseModel)
@@ -168,13 +168,13 @@ def dump_model(model: BaseModel, exclude: set[str] | None = None) -> dict[str, A
 
 
 def load_model(cls: type[M], value: Any) -> M:
-    """The inverse of `dump_model`.
+    """The inverse of `dump_model`. Aliases are accepted too, unless one is the name of another field.
 
     Raises:
         pydantic.ValidationError: The value no longer fits the class.
     """
     # From text: only then do strict models accept what JSON has no type for, such as dates.
-    return cls.model_validate_json(dump_json(value), by_alias=True, by_name=True)
+    return cls.model_validate_json(dump_json(value), by_alias=plain_fields(cls).by_alias, by_name=True)
 
 
 def field_problems(error: Exception) -> str:

@@ -7,7 +7,7 @@ their classes beside them.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -17,7 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, AliasPath, BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import TzInfo
 
 from .dict_like_model import DictLikeModel
@@ -38,11 +39,15 @@ class PlainFields:
             class changes a value.
         scalars: Fields whose values JSON has: name and exact classes.
         others: Other fields: name, and a test whether a value comes back equal.
+        aliases: Names under which pydantic also accepts fields.
+        by_alias: Whether what was written by name may be read by alias too: no alias is the name of another field.
     """
 
     is_plain: bool
     scalars: tuple[tuple[str, frozenset[type]], ...] = ()
     others: tuple[tuple[str, Fits], ...] = ()
+    aliases: frozenset[str] = frozenset()
+    by_alias: bool = True
 
     def fit(self, fields: dict[str, Any]) -> bool:
         """Whether pydantic restores all these values, equal and of the same classes."""
@@ -66,6 +71,15 @@ def plain_fields(cls: type[BaseModel]) -> PlainFields:
     if known is None:
         known = _known[cls] = _plain_fields(cls)
     return known
+
+
+def _aliases(field: FieldInfo) -> Iterator[str]:
+    alias = field.validation_alias if field.validation_alias is not None else field.alias
+    for choice in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+        if isinstance(choice, AliasPath):
+            yield str(choice.path[0])
+        elif choice is not None:
+            yield choice
 
 
 def runs_code(cls: type[BaseModel]) -> bool:
@@ -94,19 +108,22 @@ def has_post_init(cls: type[BaseModel]) -> bool:
 
 
 def _plain_fields(cls: type[BaseModel]) -> PlainFields:
+    aliases = {(name, alias) for name, field in cls.model_fields.items() for alias in _aliases(field)}
+    by_alias = not any(alias in cls.model_fields and alias != name for name, alias in aliases)
     decorators = cls.__pydantic_decorators__
     serializers = [*decorators.field_serializers.values(), *decorators.model_serializers.values()]
     config = cls.model_config
     if (
-        runs_code(cls)
+        not by_alias
+        or runs_code(cls)
         or cls.__pydantic_root_model__
         or not all(map(_is_own, serializers))
         or "__get_pydantic_core_schema__" in vars(cls)
         or config.get("json_encoders")
-        or config.get("ser_json_timedelta", "iso8601") != "iso8601"
+        or any(config.get(name, "iso8601") != "iso8601" for name in ("ser_json_timedelta", "ser_json_temporal"))
         or any(config.get(name) for name in ("str_to_lower", "str_to_upper", "str_strip_whitespace", "str_max_length"))
     ):
-        return PlainFields(False)
+        return PlainFields(False, by_alias=by_alias)
     scalars: list[tuple[str, frozenset[type]]] = []
     others: list[tuple[str, Fits]] = []
     for name, field in cls.model_fields.items():
@@ -117,7 +134,7 @@ def _plain_fields(cls: type[BaseModel]) -> PlainFields:
             scalars.append((name, kind))
         else:
             others.append((name, kind))
-    return PlainFields(True, tuple(scalars), tuple(others))
+    return PlainFields(True, tuple(scalars), tuple(others), frozenset(alias for _, alias in aliases))
 
 
 def _kind(annotation: Any, owner: type[BaseModel]) -> frozenset[type] | Fits | None:
@@ -224,9 +241,10 @@ def _enum(cls: type[Enum], owner: type[BaseModel]) -> Fits | None:
 def _model(cls: type[BaseModel]) -> Fits:
     # Looked up on use: a model may contain itself.
     def fits(value: Any) -> bool:
-        if type(value) is not cls or not plain_fields(cls).fit(value.__dict__):
+        if type(value) is not cls or not (known := plain_fields(cls)).fit(value.__dict__):
             return False
-        return not value.__pydantic_extra__ or is_json(value.__pydantic_extra__)
+        extra = value.__pydantic_extra__
+        return not extra or (known.aliases.isdisjoint(extra) and is_json(extra))
 
     return fits
 
@@ -250,7 +268,7 @@ def _is_of(cls: type) -> Fits:
 
 
 def _is_plain_datetime(value: Any) -> bool:
-    if type(value) is not datetime or not isinstance(value.tzinfo, timezone | TzInfo | None):
+    if type(value) is not datetime or value.fold or not isinstance(value.tzinfo, timezone | TzInfo | None):
         return False
     return value.tzinfo is None or (value.utcoffset() or _NONE) % _MINUTE == _NONE
 
@@ -267,7 +285,7 @@ def is_standard(value: Any) -> bool:
 _TESTS: dict[type, Fits] = {
     date: _is_of(date),
     datetime: _is_plain_datetime,
-    time: lambda value: type(value) is time and value.tzinfo is None,
+    time: lambda value: type(value) is time and value.tzinfo is None and not value.fold,
     timedelta: _is_of(timedelta),
     Decimal: lambda value: type(value) is Decimal and value.is_finite(),
     UUID: _is_of(UUID),

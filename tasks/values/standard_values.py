@@ -127,7 +127,10 @@ def _secret(value: Any) -> Atom:
 def _zone(value: datetime | time) -> Any:
     zone = value.tzinfo
     if zone is None or isinstance(zone, timezone | TzInfo):
-        return None
+        offset = None if zone is None else zone.utcoffset(None)
+        if offset is not None and offset.microseconds:  # Python does not always read them from text
+            return [offset // _MICROSECOND, value.fold]
+        return [None, value.fold] if value.fold else None
     if isinstance(zone, ZoneInfo) and zone.key is not None:
         return [zone.key, value.fold]
     if isinstance(value, datetime):  # a zone of another class is replaced by its offset at that time
@@ -141,10 +144,16 @@ def _read_in_zone(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
         if more is None:
             return found
         # The wall clock counts: the zone may have another offset here than in the text, which is for human readers.
-        key, fold = more
-        return found.replace(tzinfo=ZoneInfo(key), fold=fold)
+        zone, fold = more
+        if zone is None:
+            return found.replace(fold=fold)
+        tzinfo = timezone(zone * _MICROSECOND) if isinstance(zone, int) else ZoneInfo(zone)
+        return found.replace(tzinfo=tzinfo, fold=fold)
 
     return make
+
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def _of_date_and_time(value: datetime | time) -> Atom:
