@@ -6,19 +6,17 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from ...orchestration.connection.keys import new_id
-from ...orchestration.engine.cancelling.selection import Selection
 from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.decide import Limits
 from ...orchestration.model.envelope import CANCELLED, ending
 from ...orchestration.model.errors import WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
 from ...orchestration.streams.reader import StreamHub
-from ..context.step_context import check_target
+from ..context.emissions import check_target, selected
 from ..context.tracing import tracing
 from ..events.codec import encode_event
 from ..events.event import Event
 from ..events.run_events import SYSTEM_EVENTS
-from ..values.json_values import to_json_object
 from .settled import AwaitedOrBlocking
 
 
@@ -98,6 +96,6 @@ class WithActions(AwaitedOrBlocking):
         """Cancel the executions of a step that have not ended, and return how many: see `Context.cancel_step`."""
         event = None if instead is None else encode_event(instead, self._engine.store.settings)
         work_ids = None if work_id is None else frozenset({work_id})
-        selection = Selection(step=step, work_ids=work_ids, where=to_json_object(where or {}))
+        selection = selected(f"cancel_step() on run {self.run_id!r}", step, where or {}, work_ids=work_ids)
         about: dict[str, Any] = {"downstream": downstream, "instead": event, "reason": reason}
         return self._begun(self._engine.cancel_work(self.run_id, selection, **about))

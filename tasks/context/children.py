@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
@@ -24,6 +24,7 @@ from ...orchestration.sessions.names import new_run_of, session_of
 from ..events.codec import decode_event, encode_event
 from ..events.event import StartEvent, StopEvent, WorkflowFailedEvent
 from ..events.exceptions import shown
+from ..values.texts import is_name
 from ..workflow.definition import WorkflowDefinition
 from ..workflow.registry import Registered, Registry
 from ..workflow.start_events import kept_start_event, start_event_for
@@ -82,8 +83,14 @@ class Children:
         self._check(child)
         return (await self._ends([child], self._named_one(child), None))[0]
 
-    async def run_all(self, children: Sequence[ChildRun], limit: int | None, *, return_exceptions: bool) -> list[Any]:
+    async def run_all(self, children: Iterable[ChildRun], limit: int | None, *, return_exceptions: bool) -> list[Any]:
         """See `Context.run_all`."""
+        if not isinstance(children, Iterable):
+            raise WorkflowRuntimeError(
+                f"ctx.run_all() of step {self._work.step!r} of run {self._work.run_id!r} was given {children!r}. Give "
+                "it a list: [Child.start(page=page) for page in pages]."
+            )
+        children = list(children)  # a generator can be read only once
         if limit is not None and not is_count(limit):
             raise WorkflowRuntimeError(f"limit must be a number of child runs greater than 0, or None; got {limit!r}.")
         for child in children:
@@ -95,7 +102,12 @@ class Children:
 
     def _check(self, child: ChildRun) -> None:
         if isinstance(child, ChildRun) and isinstance(child.workflow, WorkflowDefinition):
-            return
+            if child.name is None or is_name(child.name):
+                return
+            raise WorkflowRuntimeError(
+                f"Step {self._work.step!r} of run {self._work.run_id!r} cannot give a child run the name "
+                f"{child.name!r}. Give a text, the same whenever the step is executed."
+            )
         given = child.workflow if isinstance(child, ChildRun) else child
         raise WorkflowRuntimeError(
             f"Step {self._work.step!r} of run {self._work.run_id!r} cannot run {given!r} as a child. Give ctx.run an "

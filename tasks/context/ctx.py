@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -152,7 +152,8 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
 
         Raises:
             WorkflowStepDoesNotExistError: There is no such step.
-            WorkflowRuntimeError: The run has ended.
+            UnserializableValue: No event can have a value of `where`.
+            WorkflowRuntimeError: The run has ended, or an argument is not what it should be.
         """
         return self._step("cancel_step").cancel_step(step, where or {}, downstream, instead, reason)
 
@@ -184,6 +185,10 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
             key: Instead of `buffer_id`: a value that the events of a set share. Any JSON value except None.
             within_seconds: How long after its first event a set may be completed. An incomplete set is then dropped,
                 with a `JoinExpired` on the stream and to a step that accepts it.
+
+        Raises:
+            UnserializableValue: The key cannot be stored.
+            WorkflowRuntimeError: An argument is not what it should be.
         """
         return self._step("collect_events").collect(ev, expected, buffer_id, key, within_seconds)
 
@@ -202,6 +207,8 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
 
         Raises:
             asyncio.TimeoutError: No event arrived within `timeout` seconds; raised in the repeated execution.
+            UnserializableValue: No event can have a value of `requirements`.
+            WorkflowRuntimeError: `waiter_id` is not text, or another argument is not what it should be.
         """
         face = self._step("wait_for_event")
         return cast(EventT, face.wait(event_type, waiter_event, waiter_id, requirements or {}, timeout))
@@ -283,7 +290,8 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
                 name; the child's session waits for the end of this run.
         """
         child = workflow if isinstance(workflow, ChildRun) else ChildRun(workflow)
-        if session is not None and "session" in child.workflow.start_event_class.model_fields:
+        known = isinstance(child.workflow, WorkflowDefinition)
+        if session is not None and known and "session" in child.workflow.start_event_class.model_fields:
             fields["session"], session = session, None
         given: dict[str, Any] = {"start_event": start_event, "name": name, "id": id, "session": session}
         given |= {
@@ -295,7 +303,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
         return await self._step("run").children.run(child)
 
     async def run_all(
-        self, children: Sequence[ChildRun], limit: int | None = None, *, return_exceptions: bool = False
+        self, children: Iterable[ChildRun], limit: int | None = None, *, return_exceptions: bool = False
     ) -> list[Any]:
         """Run many child runs and wait for all results, in the order of `children`. Otherwise as `run`.
 

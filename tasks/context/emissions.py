@@ -13,7 +13,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ...orchestration.connection.portal import Portal
@@ -23,10 +23,12 @@ from ...orchestration.engine.protocol import Engine
 from ...orchestration.model.commands import Command, Publish
 from ...orchestration.model.decide import CHUNK
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.errors import UmbelError, WorkflowRuntimeError
+from ...orchestration.model.errors import UmbelError, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.plan import Plan
+from ...orchestration.model.tagged_json import NotJson
 from ...orchestration.model.work_item import Work, derive_id
 from ...orchestration.store.replies import Refusal
+from ..values.json_values import to_json_object
 
 logger = logging.getLogger("umbel.emissions")
 
@@ -233,6 +235,55 @@ class Emissions:
             if isinstance(reply, Refusal):
                 self._lost(reply)
                 return
+
+
+def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
+    """Refuse a target that cannot receive the event.
+
+    Raises:
+        WorkflowRuntimeError: There is no such step, it does not accept this event, or it only gathers returned events.
+    """
+    if target is None:
+        return
+    step = plan.by_name.get(target) if isinstance(target, str) else None
+    if step is None:
+        raise WorkflowRuntimeError(
+            f"Step {target if isinstance(target, str) else repr(target)} does not exist in workflow {plan.workflow!r}. "
+            f"Its steps: {', '.join(plan.by_name)}."
+        )
+    if not step.accepts_event(envelope):
+        accepted = ", ".join(name.rpartition(".")[2] for name in step.accepts)
+        raise WorkflowRuntimeError(
+            f"Step {target} does not accept event of type {envelope.type.rpartition('.')[2]}. It accepts: {accepted}."
+        )
+    if step.kind == "collect":
+        raise WorkflowRuntimeError(
+            f"Step {target!r} gathers the events of a fan-out, but {envelope.type.rpartition('.')[2]} was sent to it. "
+            "Only returned events can be gathered: return a list of events."
+        )
+
+
+def selected(about: str, step: str, where: Mapping[str, Any], **narrowed: Any) -> Selection:
+    """The executions of a step whose event has these field values.
+
+    Args:
+        about: Who selects, for errors.
+        step: The step.
+        where: Field -> value.
+        **narrowed: Other criteria of `Selection`.
+
+    Raises:
+        WorkflowRuntimeError: `step` is not the name of a step, or `where` not a dict.
+        UnserializableValue: No event can have such a value.
+    """
+    if not isinstance(step, str):
+        raise WorkflowRuntimeError(f"{about} was given {step!r}. Give the name of a step: its method's name, as text.")
+    if not isinstance(where, Mapping):
+        raise WorkflowRuntimeError(f"{about} was given where={where!r}. Give a dict: where={{'page': 3}}.")
+    try:
+        return Selection(step=step, where=to_json_object(where), **narrowed)
+    except NotJson as flaw:
+        raise UnserializableValue(f"{about}: no event can have these field values: {flaw}") from flaw
 
 
 class Flusher:

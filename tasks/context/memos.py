@@ -15,15 +15,12 @@ from ...orchestration.model.work_item import Work
 from ...orchestration.state.memo import keep, recall
 from ...orchestration.store.verbs import Store
 from ..values.json_values import dump_json, from_json_value, to_json_value
+from ..values.texts import is_text
 
 T = TypeVar("T")
 
 #: Work id and key of the `once` functions inside which this code runs.
 _computing: ContextVar[frozenset[tuple[str, str]]] = ContextVar("umbel_once", default=frozenset())
-
-
-def _is_utf8(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 class Memos:
@@ -43,10 +40,15 @@ class Memos:
 
     async def once(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:
         """See `Context.once`."""
-        if not isinstance(key, str) or not key or not _is_utf8(key):
+        if not key or not is_text(key):
             raise WorkflowRuntimeError(
                 f"ctx.once() of step {self._work.step!r} was given the key {key!r}. Give a text that names what the "
                 "function does, the same whenever the step is executed."
+            )
+        if not callable(function):
+            raise WorkflowRuntimeError(
+                f"ctx.once({key!r}, …) of step {self._work.step!r} of run {self._work.run_id!r} got {function!r}, "
+                "which is not a function. Give what computes the value, not the value: ctx.once(key, lambda: …)."
             )
         if (self._work.work_id, key) in _computing.get():
             raise WorkflowRuntimeError(

@@ -14,8 +14,7 @@ from ...orchestration.engine.cancelling.selection import Selection
 from ...orchestration.history.forks.recorded import Recorded
 from ...orchestration.model.durations import LONGEST_SECONDS, is_duration
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.errors import PayloadTooLarge, RunClosed, UnserializableValue, WorkflowRuntimeError
-from ...orchestration.model.plan import Plan
+from ...orchestration.model.errors import RunClosed, UnserializableValue, WorkflowRuntimeError
 from ...orchestration.model.tagged_json import NotJson
 from ...orchestration.model.waiters import Waiter
 from ...orchestration.model.work_item import Outcome, Suspended, Work, buffer_name, derive_id
@@ -23,26 +22,23 @@ from ...orchestration.state.redis_hash import Reads, StateHash
 from ...orchestration.store.replies import Refusal
 from ...orchestration.store.verbs import Store
 from ..events.codec import decode_event, encode_event
-from ..events.event import Event, StartEvent, event_name, fields_to_json
+from ..events.event import Event, StartEvent, event_name
 from ..logs.gathered import StepLog
 from ..logs.writing import StepLogs
 from ..state.access import StateAccess
 from ..state.store import DictState, StateStore, SyncStateStore
 from ..state.write_back import WriteBackStore
-from ..values.json_values import dump_json, to_json_object, to_json_value
+from ..values.json_values import dump_json, to_json_value
+from ..values.texts import is_text
 from ..workflow.registry import Registered, Registry
 from ..workflow.start_events import START_EVENT
 from .children import Children
-from .emissions import Emissions
+from .emissions import Emissions, check_target, selected
 from .memos import Memos
 from .reuse import take
-from .waits import WaitNames, Waits, find_answer
+from .waits import WaitNames, Waits, checked_requirements, find_answer, is_event_class
 
 logger = logging.getLogger("umbel.steps")
-
-
-#: Maximum size of a wait's requirements, which are read again for each event that may meet them.
-_REQUIREMENTS_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +221,7 @@ class StepContext:
     ) -> int:
         """See `Context.cancel_step`."""
         event = None if instead is None else encode_event(instead, self.settings)
-        selection = Selection(step=step, where=to_json_object(where), but=self.work.work_id)
+        selection = selected(self._about("cancel_step"), step, where, but=self.work.work_id)
         return self.emissions.cancel_work(selection, downstream=downstream, instead=event, reason=reason)
 
     def routes(self, event: Envelope) -> bool:
@@ -259,9 +255,11 @@ class StepContext:
         within_seconds: float | None = None,
     ) -> list[Event] | None:
         """One atomic exchange; see `Context.collect_events`."""
+        about = self._about("collect_events")
+        if not isinstance(expected, Sequence) or not all(map(is_event_class, expected)):
+            raise WorkflowRuntimeError(f"{about} was given {expected!r}. Give a list of event classes: [Card] * 3.")
         if not expected:
             return []
-        about = f"collect_events() of step {self.work.step!r} of run {self.work.run_id!r}"
         if key is not None and buffer_id is not None:
             raise WorkflowRuntimeError(f"{about} takes a buffer_id or a key, not both.")
         if within_seconds is not None and not (is_duration(within_seconds) and within_seconds > 0):
@@ -274,6 +272,8 @@ class StepContext:
                 buffer_id = KEY + dump_json(to_json_value(key)).decode()
             except NotJson as flaw:
                 raise UnserializableValue(f"{about}: the key cannot be kept: {flaw}") from flaw
+        elif not is_text(str(buffer_id)):
+            raise WorkflowRuntimeError(f"{about} was given the buffer_id {buffer_id!r}, which UTF-8 cannot carry.")
         buffer_id = buffer_id or "default"
         buffer = derive_id(self.work.step, buffer_id)
         needed = Counter(event_name(cls) for cls in expected)
@@ -305,6 +305,9 @@ class StepContext:
             by_type.setdefault(envelope.type, []).append(decode_event(envelope, self.registry))
         return [by_type[event_name(cls)].pop(0) for cls in expected]
 
+    def _about(self, method: str) -> str:
+        return f"{method}() of step {self.work.step!r} of run {self.work.run_id!r}"
+
     def wait(
         self,
         event_type: type[Event],
@@ -316,7 +319,7 @@ class StepContext:
         """Return the answer if there is one, else unwind the step.
 
         Raises:
-            WorkflowRuntimeError: The timeout is not a valid duration.
+            WorkflowRuntimeError: The timeout is not a valid duration, or another argument is not what it should be.
             WorkflowRuntimeError: Another task of the step waits for the same, and neither has a `waiter_id`.
             UnserializableValue: A requirement can never be met: an event's JSON cannot contain such a value.
             PayloadTooLarge: The requirements are too large.
@@ -331,7 +334,12 @@ class StepContext:
                 f"{event_type.__name__}. timeout must be a number of seconds up to {LONGEST_SECONDS:,}, or None to "
                 "wait as long as the run lives."
             )
-        requirements = self._requirements(event_type, requirements)
+        if waiter_id is not None and not is_text(waiter_id):
+            raise WorkflowRuntimeError(
+                f"{self._about('wait_for_event')} was given the waiter_id {waiter_id!r}. Give a text that names the "
+                "wait, the same whenever the step is executed; a number as text: str(number)."
+            )
+        requirements = checked_requirements(self.work, event_type, requirements)
         announced = None if announce is None else encode_event(announce, self.settings)
         if waiter_id is None:
             waiter_id = self.wait_names.of(event_name(event_type), requirements, announced)
@@ -354,42 +362,3 @@ class StepContext:
             self.accepts_subclasses,
         )
         raise Waits(Suspended(waiter, announced, timeout))
-
-    def _requirements(self, event_type: type[Event], given: dict[str, Any]) -> dict[str, Any]:
-        about = f"The requirements of step {self.work.step!r} of run {self.work.run_id!r} for {event_type.__name__}"
-        try:
-            wanted = fields_to_json(event_type, given)
-            size = len(dump_json(wanted))
-        except NotJson as flaw:
-            raise UnserializableValue(f"{about} cannot be met by any event: {flaw}") from flaw
-        if size > _REQUIREMENTS_BYTES:
-            raise PayloadTooLarge(
-                f"{about} have {size:,} bytes, at most {_REQUIREMENTS_BYTES:,} are allowed: each event of the run is "
-                "compared with them. Require an id."
-            )
-        return wanted
-
-
-def check_target(plan: Plan, envelope: Envelope, target: str | None) -> None:
-    """Refuse a target that cannot receive the event.
-
-    Raises:
-        WorkflowRuntimeError: There is no such step, it does not accept this event, or it only gathers returned events.
-    """
-    if target is None:
-        return
-    step = plan.by_name.get(target)
-    if step is None:
-        raise WorkflowRuntimeError(
-            f"Step {target} does not exist in workflow {plan.workflow!r}. Its steps: {', '.join(plan.by_name)}."
-        )
-    if not step.accepts_event(envelope):
-        accepted = ", ".join(name.rpartition(".")[2] for name in step.accepts)
-        raise WorkflowRuntimeError(
-            f"Step {target} does not accept event of type {envelope.type.rpartition('.')[2]}. It accepts: {accepted}."
-        )
-    if step.kind == "collect":
-        raise WorkflowRuntimeError(
-            f"Step {target!r} gathers the events of a fan-out, but {envelope.type.rpartition('.')[2]} was sent to it. "
-            "Only returned events can be gathered: return a list of events."
-        )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from weakref import WeakSet, ref
 
 from ...orchestration.model.envelope import Envelope
-from ...orchestration.model.errors import WorkflowRuntimeError
+from ...orchestration.model.errors import PayloadTooLarge, UnserializableValue, WorkflowRuntimeError
+from ...orchestration.model.tagged_json import NotJson
 from ...orchestration.model.work_item import Awaiting, Suspended, Work, derive_id
 from ..events.codec import EventMismatch, EventRegistry, decode_event, unreadable
-from ..events.event import Event
+from ..events.event import Event, fields_to_json
 from ..events.run_events import UnreadableEvent
+from ..values.json_values import dump_json
 
 #: A step that has received this many answers that do not match their class fails: it decodes all of them each time.
 MOST_UNREADABLE = 100
+
+#: Maximum size of a wait's requirements, which are read again for each event that may meet them.
+_REQUIREMENTS_BYTES = 64 * 1024
 
 #: Maximum length of the reason that is published for each of them.
 _REASON_CHARACTERS = 2000
@@ -66,6 +71,40 @@ class Answer:
     event: Event | None = None
     is_late: bool = False
     unreadable: UnreadableEvent | None = None
+
+
+def is_event_class(value: object) -> TypeGuard[type[Event]]:
+    """Whether it is a class of events."""
+    return isinstance(value, type) and issubclass(value, Event)
+
+
+def checked_requirements(work: Work, event_type: type[Event], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a wait requires, as it appears in the JSON of the events.
+
+    Raises:
+        WorkflowRuntimeError: `event_type` is not a class of events, or the requirements are not a dict.
+        UnserializableValue: A requirement can never be met: an event's JSON cannot contain such a value.
+        PayloadTooLarge: The requirements are too large.
+    """
+    where = f"step {work.step!r} of run {work.run_id!r}"
+    if not is_event_class(event_type):
+        raise WorkflowRuntimeError(
+            f"wait_for_event() of {where} was given {event_type!r}. Give the class of the event it waits for."
+        )
+    about = f"The requirements of {where} for {event_type.__name__}"
+    if not isinstance(given, Mapping):
+        raise WorkflowRuntimeError(f"{about} are {given!r}. Give a dict: requirements={{'page': 3}}.")
+    try:
+        wanted = fields_to_json(event_type, dict(given))
+        size = len(dump_json(wanted))
+    except NotJson as flaw:
+        raise UnserializableValue(f"{about} cannot be met by any event: {flaw}") from flaw
+    if size > _REQUIREMENTS_BYTES:
+        raise PayloadTooLarge(
+            f"{about} have {size:,} bytes, at most {_REQUIREMENTS_BYTES:,} are allowed: each event of the run is "
+            "compared with them. Require an id."
+        )
+    return wanted
 
 
 def find_answer(name: str, work: Work, registry: EventRegistry) -> Answer:

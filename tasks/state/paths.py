@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..values.dict_like_model import DictLikeModel
+from ..values.texts import is_text
 
 #: Most segments in one path.
 MAX_SEGMENTS = 1000
@@ -27,8 +28,13 @@ def split_path(path: str) -> list[str]:
     """The segments of a path; none for `""`, the whole state.
 
     Raises:
-        ValueError: The path has more than `MAX_SEGMENTS`.
+        ValueError: The path is not text that UTF-8 can carry, or has more than `MAX_SEGMENTS`.
     """
+    if not is_text(path):
+        raise ValueError(
+            f"Path {path!r} is not text. Name a key of the state, 'total', or a place in one of its values, "
+            "'cart.items.0.price'; a number as text: str(number)."
+        )
     segments = path.split(".") if path else []
     if len(segments) > MAX_SEGMENTS:
         raise ValueError(
