@@ -15,7 +15,7 @@ from ..store.journal import Entry, entries, extent
 from ..store.verbs import Store
 from .json_patch import difference
 from .packing.checkpoints import instant_in, packed, seq_in
-from .rebuild import rebuilt, rebuilt_contents
+from .rebuild import rebuilt, rebuilt_contents, version_at_turn
 
 Edge = Literal["before", "after"]
 
@@ -40,7 +40,8 @@ class Point:
         reused: The outcome was recorded by another run; no step was executed.
         back_to: For a rewind: the number of the point that the run was put back to; else 0.
         branch: How often the run had been rewound by then.
-        state_version: The version of the state after the change.
+        state_version: The version of the state after the change. Before the run's turn in its session, the version that
+            it began with.
         bytes: Size of its journal entry.
     """
 
@@ -70,10 +71,12 @@ class RunAt(Point):
     """A run as it was after one change.
 
     Attributes:
-        snapshot: Its live state then.
+        snapshot: Its live state then. Before the run's turn in its session, the state is the one that it began with.
+        lacks_state: It has not had its turn, so that the state it will begin with is not known yet.
     """
 
     snapshot: RunSnapshot = field(default_factory=lambda: RunSnapshot(workflow="", status=""), repr=False)
+    lacks_state: bool = False
 
     def state(self) -> dict[str, Any]:
         """A copy of `ctx.store` as JSON values."""
@@ -107,6 +110,8 @@ async def points(
     """
     reading = _Reading(run_id)
     async for entry in entries(store, run_id):
+        if entry.kind == "start" and b"waits" in entry.arguments:
+            reading.version = await version_at_turn(store, run_id) or 0
         point = reading.point(entry)
         if entry.seq > after and step in (None, point.step) and (kinds is None or point.kind in kinds):
             yield point
@@ -116,13 +121,14 @@ class _Reading:
     """Turns entries into points, in order."""
 
     def __init__(self, run_id: str) -> None:
-        self._run_id, self._version, self._branch = run_id, 0, 0
+        self._run_id, self._branch = run_id, 0
+        self.version = 0
 
     def point(self, entry: Entry) -> Point:
         about = _about(entry)
-        self._version = about.get("v", self._version)
+        self.version = about.get("v", self.version)
         self._branch = about.get("branch", self._branch)
-        return _point(self._run_id, entry, branch=self._branch, version=self._version)
+        return _point(self._run_id, entry, branch=self._branch, version=self.version)
 
 
 def _about(entry: Entry) -> dict[str, Any]:
@@ -226,7 +232,8 @@ async def point_at(store: Store, run_id: str, where: Where) -> RunAt:
         )
     branch, version = int(run.get(b"branch", 0)), int(found.flat("versions").get(b"v", 0))
     point = _point(run_id, past[-1], branch=branch, version=version)
-    return RunAt(**vars(point), snapshot=found.snapshot())
+    lacks_state = b"queued" in run and await version_at_turn(store, run_id) is None
+    return RunAt(**vars(point), snapshot=found.snapshot(), lacks_state=lacks_state)
 
 
 async def _seq(store: Store, run_id: str, where: Where) -> int:

@@ -95,9 +95,22 @@ def begins_with_version(past: list[Entry]) -> int | None:
     return None
 
 
+async def version_at_turn(store: Store, run_id: str) -> int | None:
+    """The state version that a run began with, also if it waited for its turn first; None if it has not had its turn.
+
+    Entries before the turn do not tell it: other runs of the session write to the state meanwhile.
+    """
+    async for entry in entries(store, run_id):
+        if (version := begins_with_version([entry])) is not None:
+            return version
+    return None
+
+
 async def _base_of_state(store: Store, run_id: str, past: list[Entry], keys: RunKeys) -> list[tuple[object, ...]]:
     """The commands for the state that existed before the run: that of earlier runs of the same session."""
     version = begins_with_version(past)
+    if version is None:  # the past ends before the run's turn
+        version = await version_at_turn(store, run_id)
     if not version:
         return []
     name = f"state:{state_id_of(run_id)}"

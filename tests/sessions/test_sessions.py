@@ -12,6 +12,7 @@ from support.eventually import eventually
 from umbel import (
     Context,
     Event,
+    HistoryUnavailable,
     SessionBusy,
     SessionClosed,
     SessionExists,
@@ -228,6 +229,45 @@ async def test_a_state_is_not_put_back_while_a_run_goes_on(session: umbel.Sessio
 
     await held.send_event(GoOn())
     await held
+
+
+async def test_a_run_that_waited_for_its_turn_continues_from_before_it_with_the_state_that_it_began_with(
+    session: umbel.Session,
+) -> None:
+    held = session.run(Chat(), text="held", waits=True)
+    await until_said(session, "held")
+    waited = session.run(Chat(), text="waited")
+    with pytest.raises(HistoryUnavailable, match="has not had its turn in its session, so at point 1 the state"):
+        await waited.fork(1)
+    await held.send_event(GoOn())
+    assert await waited == ["held", "waited"]
+
+    first = await anext(waited.history())
+    assert (await waited.at(first)).state() == {"said": ["held"]}
+    fork = await waited.fork(first)
+    await waited.rewind(first)
+
+    assert await fork == await umbel.attach(waited.run_id) == ["held", "waited"]
+    assert (await session.state()).said == ["held", "waited"]
+    assert (await waited.verify()).holds
+    await session.rewind(to=first)
+    assert (await session.state()).said == ["held"]
+
+
+async def test_a_run_that_ended_before_its_turn_does_not_continue_without_the_sessions_state(
+    session: umbel.Session,
+) -> None:
+    held = session.run(Chat(), text="held", waits=True)
+    await until_said(session, "held")
+    waited = session.run(Chat(), text="waited")
+    await waited.cancel()
+    await held.send_event(GoOn())
+    await held
+
+    for going_on in (waited.fork, waited.rewind):
+        with pytest.raises(HistoryUnavailable, match="if it ended before its turn, start a new run"):
+            await going_on(1)
+    assert (await session.state()).said == ["held"]
 
 
 async def test_a_session_can_be_forked_at_any_of_its_runs(session: umbel.Session) -> None:

@@ -89,9 +89,12 @@ async def fork(
     Raises:
         RunExists: The id is taken.
         SessionBusy, SessionClosed: The session is taken.
-        HistoryUnavailable: The origin had ended at the point, or its history cannot be rebuilt; nothing was written.
+        HistoryUnavailable: The origin had ended at the point, it has not had its turn in its session, or its history
+            cannot be rebuilt; nothing was written.
         ContextSerdeError, PayloadTooLarge, WorkflowRuntimeError: As `edited`; nothing was written.
     """
+    if parent is None:
+        _check_turn(point)
     adopt = children.kept if keeping.children else children.forked
     adopted = await adopt(engine.store, point, run_id)
     point, kept = replace(point, snapshot=adopted.snapshot), Recordings()
@@ -203,9 +206,11 @@ async def rewind(
         RunError: The run is running and `stop_running` is false; or its session has moved on to another run, or it
             waits for its turn in the session.
         RunNotFound: No such run, or its retention is over.
-        HistoryUnavailable: The run had no work left at the point; nothing was written.
+        HistoryUnavailable: The run had no work left at the point, or ended before its turn in its session; nothing was
+            written.
         ContextSerdeError, PayloadTooLarge, WorkflowRuntimeError: As `edited`; nothing was written.
     """
+    _check_turn(point)
     store, run_id = engine.store, point.run_id
     plan = await store.plan_of(run_id)
     then = await asyncio.to_thread(edited, point, edits, plan, await _now(engine))
@@ -249,6 +254,15 @@ async def rewind(
     await engine.outbox.follow(run_id, applied)
 
 
+def _check_turn(point: RunAt) -> None:
+    if point.lacks_state:
+        raise HistoryUnavailable(
+            f"Run {point.run_id!r} has not had its turn in its session, so at point {point.seq} the state that it "
+            "begins with is not known. Continue from the point once the run has begun; if it ended before its turn, "
+            "start a new run."
+        )
+
+
 @asynccontextmanager
 async def _aside(
     store: Store, run_id: str, contents: Sequence[dict[str, Any]]
@@ -276,7 +290,8 @@ async def _aside(
 
 _REFUSED = {
     "running": "Run {run!r} is running; rewind it with stop_running=True, or once it has ended.",
-    "superseded": "Run {run!r} cannot be rewound: its session is at another run, or it waits for its turn. Fork it.",
+    "superseded": "Run {run!r} cannot be rewound: its session is at another run, or it waits for its turn. Fork it "
+    "once it has begun.",
 }
 
 
