@@ -107,12 +107,12 @@ class WorkflowServer:
         handlers = HandlerEndpoints(self.deployment)
         self.app = Starlette(
             routes=[
-                *guarded(WorkflowEndpoints(self.deployment).routes(), "describe", authorize),
-                *guarded(handlers.routes(), "read", authorize),
-                *guarded(SessionEndpoints(self.deployment, handlers).routes(), "read", authorize),
-                *guarded(PastEndpoints(self.deployment).routes(), "read", authorize),
-                *guarded(operation_routes(self.deployment), "operate", authorize),
-                *guarded(console_routes(self.deployment), "console", authorize),
+                *guarded(WorkflowEndpoints(self.deployment).routes(), authorize),
+                *guarded(handlers.routes(), authorize),
+                *guarded(SessionEndpoints(self.deployment, handlers).routes(), authorize),
+                *guarded(PastEndpoints(self.deployment).routes(), authorize),
+                *guarded(operation_routes(self.deployment), authorize),
+                *guarded(console_routes(self.deployment), authorize),
             ],
             middleware=[*_cors(allowed_origins), guard, *(middleware or ())],
             exception_handlers=_EXCEPTION_HANDLERS | dict(exception_handlers or {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -40,6 +40,28 @@ class Principal:
     client: str | None
 
 
+#: What the hook is asked to allow; `docs/guides/http-server.md` lists the actions.
+Action = Literal[
+    "page",
+    "health",
+    "ready",
+    "describe",
+    "list",
+    "start",
+    "read",
+    "stream",
+    "send",
+    "cancel",
+    "purge",
+    "change",
+    "retry",
+    "overview",
+    "metrics",
+    "pause",
+]
+#: Actions that show or change the deployment as a whole; their `run_id` is None.
+DEPLOYMENT: frozenset[Action] = frozenset(("overview", "metrics", "pause"))
+
 #: `authorize(principal, action, run_id)`: whether the action is allowed. `run_id` is the handler's id or the session's
 #: name, None if the action concerns no single run. A plain function is called on the event loop, so it must not block.
 Authorize = Callable[[Principal, str, str | None], bool | Awaitable[bool]]
@@ -57,7 +79,7 @@ class Access:
     principal: Principal
     authorize: Authorize | None
 
-    async def allows(self, action: str, run_id: str | None) -> bool:
+    async def allows(self, action: Action, run_id: str | None) -> bool:
         """Whether the hook allows it."""
         if self.authorize is None:
             return True
@@ -70,7 +92,7 @@ class Access:
             return None
         return lambda run_id: self.allows("read", session_of(run_id))
 
-    async def check(self, action: str, run_id: str | None) -> None:
+    async def check(self, action: Action, run_id: str | None) -> None:
         """Require that the hook allows it.
 
         Raises:
@@ -81,7 +103,7 @@ class Access:
             raise HTTPException(403, f"Not allowed: {action}{about}")
 
 
-def acts(action: str) -> Callable[[F], F]:
+def acts(action: Action) -> Callable[[F], F]:
     """Declare an endpoint's action, the one passed to `authorize`."""
 
     def mark(endpoint: F) -> F:
@@ -94,7 +116,7 @@ def acts(action: str) -> Callable[[F], F]:
 class _AuthorizedRoute:
     """A route's app, called only if its action is allowed."""
 
-    def __init__(self, app: ASGIApp, action: str, authorize: Authorize | None) -> None:
+    def __init__(self, app: ASGIApp, action: Action, authorize: Authorize | None) -> None:
         self._app, self._action, self._authorize = app, action, authorize
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,15 +130,8 @@ class _AuthorizedRoute:
         await self._app(scope, receive, send)
 
 
-def guarded(routes: list[Route], otherwise: str, authorize: Authorize | None) -> list[Route]:
-    """The routes, each answering only after the hook has allowed it.
-
-    Args:
-        routes: The routes.
-        otherwise: The action of endpoints that declare none.
-        authorize: The hook.
-    """
+def guarded(routes: list[Route], authorize: Authorize | None) -> list[Route]:
+    """The routes, each answering only after the hook has allowed its action, which `acts` declares."""
     for route in routes:
-        action = getattr(route.endpoint, "umbel_action", otherwise)
-        route.app = _AuthorizedRoute(route.app, action, authorize)
+        route.app = _AuthorizedRoute(route.app, route.endpoint.umbel_action, authorize)  # type: ignore[attr-defined]
     return routes

@@ -29,7 +29,7 @@ from ...tasks.context.run_context import NewRunContext
 from ...tasks.drawing.representation_builder import get_workflow_representation
 from ...tasks.events.event import StartEvent
 from ...tasks.workflow.start_events import start_event_for
-from .access import ACCESS, Access, acts
+from .access import ACCESS, Access, Action, acts
 from .deployment import REQUEST, ServedDeployment, ServedWorkflow
 from .openapi import openapi_document
 from .parsing import EventProblem, parse_event, read_object, read_text, registry_of
@@ -42,7 +42,7 @@ LONGEST_KEY = 255
 
 
 #: The action that a start in a session also performs on the run that is running.
-_ALSO: dict[WhenBusy, str] = {"interrupt": "cancel", "rollback": "cancel", "join": "send"}
+_ALSO: dict[WhenBusy, Action] = {"interrupt": "cancel", "rollback": "cancel", "join": "send"}
 
 
 @dataclass(frozen=True)
