@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from ..orchestration.model.errors import ConfigurationError, RunNotFound, StoreUnavailable
 from ..tasks.client.runtime import Runtime
@@ -105,16 +106,17 @@ class WorkflowServer:
             max_body_bytes=max_body_bytes,
         )
         handlers = HandlerEndpoints(self.deployment)
+        routes = [
+            *WorkflowEndpoints(self.deployment).routes(),
+            *handlers.routes(),
+            *SessionEndpoints(self.deployment, handlers).routes(),
+            *PastEndpoints(self.deployment).routes(),
+            *operation_routes(self.deployment),
+            *console_routes(self.deployment),
+        ]
         self.app = Starlette(
-            routes=[
-                *guarded(WorkflowEndpoints(self.deployment).routes(), authorize),
-                *guarded(handlers.routes(), authorize),
-                *guarded(SessionEndpoints(self.deployment, handlers).routes(), authorize),
-                *guarded(PastEndpoints(self.deployment).routes(), authorize),
-                *guarded(operation_routes(self.deployment), authorize),
-                *guarded(console_routes(self.deployment), authorize),
-            ],
-            middleware=[*_cors(allowed_origins), guard, *(middleware or ())],
+            routes=guarded(routes, authorize),
+            middleware=[*_cors(allowed_origins, routes), guard, *(middleware or ())],
             exception_handlers=_EXCEPTION_HANDLERS | dict(exception_handlers or {}),
             lifespan=self._lifespan,
         )
@@ -229,7 +231,7 @@ def _tokens(token: str | Mapping[str, str] | None) -> dict[str, str]:
     return tokens
 
 
-def _cors(origins: Collection[str]) -> list[Middleware]:
+def _cors(origins: Collection[str], routes: Collection[Route]) -> list[Middleware]:
     wrong = [origin for origin in origins if "://" not in origin or "*" in origin]
     if wrong:
         raise ConfigurationError(
@@ -242,8 +244,9 @@ def _cors(origins: Collection[str]) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=[origin.rstrip("/") for origin in origins],
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "last-event-id"],
+            allow_methods=sorted({method for route in routes for method in route.methods or ()}),
+            allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id"],
+            expose_headers=["link", "retry-after"],
         )
     ]
 
