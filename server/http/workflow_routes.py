@@ -239,11 +239,23 @@ class WorkflowEndpoints:
             record = await self._deployment.store.run(run_id)
             if record.options.get(REQUEST) != request_id:
                 # Callers that only the hook can distinguish may have chosen equal keys.
-                await access.check("read", session_of(run_id))
+                await _check_own(access, run_id)
         return await self._data(run_id, served, of_session=wanted.session_id is not None)
 
     async def _data(self, run_id: str, served: ServedWorkflow, *, of_session: bool) -> HandlerData:
         return await self._deployment.data(await self._deployment.store.run(run_id), served, of_session=of_session)
+
+
+async def _check_own(access: Access, run_id: str) -> None:
+    """Require that the caller may read the run that an earlier request with the same key has started.
+
+    Raises:
+        HTTPException: 403, it may not. The text does not name the run: its id may be that of another user.
+    """
+    if not await access.allows("read", session_of(run_id)):
+        raise HTTPException(
+            403, "Not allowed: this 'Idempotency-Key' was used by somebody else. Use a random one, such as a UUID."
+        )
 
 
 def _when_busy(body: dict[str, Any], handler_id: str | None, session_id: str | None) -> WhenBusy:

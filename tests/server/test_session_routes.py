@@ -115,6 +115,7 @@ async def test_an_idempotency_key_does_not_bypass_the_hook(asking: Asking, name:
         answer = await http.post("/workflows/count/run-nowait", **start)
         if user == "bob":
             assert answer.status_code == 403, answer.text
+            assert runs["ada"] not in answer.text
             continue
         runs[user] = answer.json()["run_id"]
         again = await http.post("/workflows/count/run-nowait", **start)
