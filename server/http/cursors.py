@@ -1,7 +1,8 @@
 """Cursors of lists in the form that clients see: sealed, since a page may end at a run that its reader may not see.
 Also ids of runs, derived from a client's idempotency key.
 
-The key is made once per deployment and stored in Redis, so that every server can open the cursors of all others.
+The key is made once per deployment and stored in Redis, so that every server can open the cursors of all others. Each
+request that needs it reads it: a server that kept it would disagree with the others after Redis was emptied.
 """
 
 from __future__ import annotations
@@ -32,15 +33,16 @@ class Cursors:
 
     @classmethod
     async def of(cls, store: Store) -> Cursors:
-        """The cursors of a deployment. *Promise:* all processes use the same key, even if they start at the same time.
+        """The cursors of a deployment as they are now; not to be kept, since a Redis that was emptied gets another key.
+
+        *Promise:* all processes use the same key, even if they start at the same time.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
         name = store.keys.in_shard(0, "cursor_key")
-        _, key = await store.batch(
-            "read the key of cursors", ("SET", name, secrets.token_bytes(_KEY_BYTES), "NX"), ("GET", name)
-        )
+        while (key := await store.command("read the key of cursors", "GET", name)) is None:
+            await store.command("make the key of cursors", "SET", name, secrets.token_bytes(_KEY_BYTES), "NX")
         return cls(key)
 
     def sealed(self, cursor: str | None) -> str | None:

@@ -104,7 +104,6 @@ class ServedDeployment:
     readers: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _hub: StreamHub | None = None
-    _cursors: tuple[Store, Cursors] | None = None
     _workers: tuple[float, frozenset[str]] = (0.0, frozenset())
 
     @property
@@ -122,15 +121,12 @@ class ServedDeployment:
         return self.runtime.store
 
     async def cursors(self) -> Cursors:
-        """What seals the cursors of lists.
+        """What seals the cursors of lists, and derives ids of runs from idempotency keys; for one request.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        store = self.store
-        if self._cursors is None or self._cursors[0] is not store:
-            self._cursors = store, await Cursors.of(store)
-        return self._cursors[1]
+        return await Cursors.of(self.store)
 
     @property
     def hub(self) -> StreamHub:
