@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,8 +127,15 @@ def forged(message: bytes) -> list[bytes]:
         json.dumps(envelope | {"body": "no base64!"}).encode(),
         json.dumps(envelope | {"properties": None}).encode(),
         b"[" * 100_000,
+        *(json.dumps(envelope | {"headers": headers | wrong}).encode() for wrong in WRONG_HEADERS),
+        *(json.dumps(envelope | {"body": base64.b64encode(body).decode()}).encode() for body in WRONG_BODIES),
     ]
 
+
+#: Celery's consumer fails on each of these, outside of any handler of its own.
+WRONG_HEADERS: list[dict[str, Any]] = [{"task": [1]}, {"task": {"a": 1}}, {"expires": []}, {"stamped_headers": 5}]
+
+WRONG_BODIES = [b"[" * 100_000, b"[" * 5_000 + b"]" * 5_000]
 
 WRONG_ARGUMENTS = [
     (),
@@ -167,8 +176,26 @@ def test_malformed_forged_and_foreign_messages_are_set_aside_and_cost_nothing(
     nothing_is_lost_or_repeated(deployment)
     refused = deployment.counter("refused_messages")
     assert refused == 2 * (len(WRONG_ARGUMENTS) + 2)
-    assert aside.count == refused + 2 * 7
+    assert aside.count == refused + 2 * (7 + len(WRONG_HEADERS) + len(WRONG_BODIES))
     assert aside.kept == aside.count
+
+
+def test_kombus_own_transport_loses_no_worker_either_when_celery_fails_on_a_message(
+    deploy_chaos: DeployChaos, report: RecoveryReport
+) -> None:
+    deployment = deploy_chaos(seed=ONE_SEED, broker_transport="stock", **THROUGH_THE_BROKER)
+    load = Load(deployment, ONE_SEED)
+    load.start(len(ONCE), ONCE)
+    with meddling(deployment, ONE_SEED) as meddler:
+        envelope = json.loads(meddler.waiting()[0])
+        meddler.put(*(json.dumps(envelope | {"headers": envelope["headers"] | wrong}) for wrong in WRONG_HEADERS))
+        start_workers(deployment)
+        load.await_all()
+        drained(meddler)
+    conclude(report, "F21 messages forged", load, seed=ONE_SEED)
+    nothing_is_lost_or_repeated(deployment)
+    assert deployment.counter("refused_messages") == len(WRONG_HEADERS)
+    assert all(worker.process.poll() is None for worker in deployment.workers)
 
 
 @pytest.mark.full_matrix
@@ -203,6 +230,8 @@ def test_forged_messages_in_rabbitmq_cost_nothing_either(
             app.send_task(
                 "Links.begin", args=arguments, queue=queue, headers={"umbel_workflow": "support.chaos.flows.Links"}
             )
+        for headers in WRONG_HEADERS:
+            app.send_task("Links.begin", args=("r", "w", 1), queue=queue, headers=headers)
         app.send_task("somebody.elses.task", args=(1,), queue=queue)
         with app.connection_for_write() as connection, connection.channel() as channel:
             for body, kind, encoding in (
@@ -213,7 +242,8 @@ def test_forged_messages_in_rabbitmq_cost_nothing_either(
                 channel.basic_publish(message, exchange="", routing_key=queue)
         conclude(report, "F21 forged in RabbitMQ", load, seed=ONE_SEED)
         eventually(
-            lambda: deployment.counter("refused_messages") == len(WRONG_ARGUMENTS), "all forged dispatches are refused"
+            lambda: deployment.counter("refused_messages") == len(WRONG_ARGUMENTS) + len(WRONG_HEADERS),
+            "all forged dispatches are refused",
         )
         load.start(len(ONCE), ONCE)
         conclude(report, "F21 forged in RabbitMQ", load, seed=ONE_SEED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,22 @@ def _with_properties(**changes: Any) -> bytes:
     return _message(properties={**properties, **changes})
 
 
+def _with_headers(**changes: Any) -> bytes:
+    return _message(headers={"task": "note", "id": "1", **changes})
+
+
+def _of_protocol_1(**changes: Any) -> bytes:
+    return _message({"task": "note", "id": "1", "args": [], "kwargs": {}, **changes}, without="headers")
+
+
+def _with_body(content: bytes, **headers: Any) -> bytes:
+    return _message(body=base64.b64encode(content).decode(), headers={"task": "note", "id": "1", **headers})
+
+
+def _nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
 MALFORMED: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"{not json", "expected JSON"),
     "no text": (b"\xff\xfe\x00", "expected JSON"),
@@ -78,16 +95,42 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         "untrusted content",
     ),
     "a body that is no triple": (_message([1, 2]), "expected [args, kwargs, embed] as the body of task 'note'"),
+    "a body that is nested too deeply": (_with_body(_nested(5_000)), "its body does not deserialize"),
+    "a body that is never closed": (_with_body(b"[" * 100_000), "its body does not deserialize"),
+    "a body that pickle would fail on": (_with_body(b"[[" + _nested(900) + b"],{},{}]"), "at most 300 lists"),
+    "headers that pickle would fail on": (_with_headers(lang=json.loads(_nested(900))), "at most 300 lists"),
+    "a task that is an object": (_with_headers(task={"a": 1}), "'headers.task', found an object"),
+    "a shadow that is a list": (_with_headers(shadow=["x"]), "'headers.shadow', found a list"),
+    "a workflow that is a list": (_with_headers(umbel_workflow=["x"]), "'headers.umbel_workflow', found a list"),
+    "an empty list as the expiry": (_with_headers(expires=[]), "'headers.expires', found a list"),
+    "an empty text as the expiry": (_with_headers(expires=""), "'headers.expires', found an empty text"),
+    "an object as the start": (_with_headers(eta={}), "'headers.eta', found an object"),
+    "texts as time limits": (_with_headers(timelimit=["x", "y"]), "'headers.timelimit', found 'x'"),
+    "a time limit without end": (_with_headers(timelimit=[None, float("inf")]), "'headers.timelimit', found inf"),
+    "a time limit before now": (_with_headers(timelimit=[-1, None]), "'headers.timelimit', found -1"),
+    "a text as the retries": (_with_headers(retries="x"), "'headers.retries', found 'x'"),
+    "more retries than there can be": (_with_headers(retries=10**30), "'headers.retries', found 1000000"),
+    "a number as the stamps' names": (_with_headers(stamped_headers=5), "'headers.stamped_headers', found 5"),
+    "lists as the stamps' names": (_with_headers(stamped_headers=[["x"]]), "'headers.stamped_headers', found [['x']]"),
+    "a list as the stamps": (_with_headers(stamps=["x"]), "'headers.stamps', found a list"),
+    "a tag that Redis cannot be sent": (_with_properties(delivery_tag="\ud800"), "only ASCII characters"),
+    "an infinite priority": (_with_properties(priority=float("inf")), "'properties.priority', found inf"),
+    "protocol 1 with an expiry that is a list": (_of_protocol_1(expires=[]), "'body.expires', found a list"),
+    "protocol 1 with a time limit that is a text": (_of_protocol_1(timelimit=["x", 1]), "'body.timelimit', found 'x'"),
+    "a kilobyte that unpacks to gigabytes": (
+        _with_body(zlib.compress(b"[" + b" " * (40 << 20) + b"]"), compression="application/x-gzip"),
+        "it would have more than 33,554,432 bytes",
+    ),
 }
 
 
-def test_messages_that_make_no_sense_cost_no_worker_and_no_other_message(place: Place) -> None:
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_messages_that_make_no_sense_cost_no_worker_and_no_other_message(place: Place, pool: str) -> None:
     place.options = {"global_keyprefix": "shop:"}
-    worker = place.worker("--concurrency", "2")
+    worker = place.worker("--concurrency", "2", "--pool", pool)
     place.start_holding(worker, "in flight")
 
-    for raw, _ in MALFORMED.values():
-        place.server.ask("LPUSH", "shop:work", raw)
+    place.server.ask("LPUSH", "shop:work", *(raw for raw, _ in MALFORMED.values()))
     place.send("note", "after them")
     place.await_effects("note after them")
     place.open("in flight")
@@ -115,21 +158,36 @@ def test_messages_that_only_look_odd_are_carried_out(place: Place) -> None:
     del lean["content-encoding"]
     protocol_1 = {"task": "note", "id": "1", "args": [str(place.folder), "protocol 1"], "kwargs": {}}
 
-    place.server.ask("LPUSH", "work", json.dumps(lean), _message(protocol_1, without="headers"))
+    rich = _message(
+        [[str(place.folder), "rich"], {}, {}],
+        headers={
+            "task": "note",
+            "id": "2",
+            "eta": "2026-01-01T00:00:00",
+            "expires": "2999-01-01T00:00:00+00:00",
+            "timelimit": [None, 30],
+            "retries": 3,
+            "shadow": "x",
+            "stamped_headers": ["a"],
+            "stamps": {"a": ["b"]},
+        },
+    )
 
-    place.await_effects("note lean", "note protocol 1")
+    place.server.ask("LPUSH", "work", json.dumps(lean), rich, _message(protocol_1, without="headers"))
+
+    place.await_effects("note lean", "note rich", "note protocol 1")
     place.await_all_acknowledged()
-    assert worker.says("Set aside") == 0
+    assert worker.says("Quarantined") == 0
 
 
 def test_a_broadcast_that_is_malformed_is_dropped(place: Place) -> None:
     worker = place.worker("--concurrency", "1")
     eventually(lambda: place.server.ask("PUBSUB", "CHANNELS"), "the worker listens")
 
-    for raw in (b'{"a": 1}', b"[]", b"{"):
+    for raw in (b'{"a": 1}', b"[]", b"{", b"[" * 100_000):
         assert place.server.ask("PUBLISH", "/0.celery.pidbox", raw) == 1
 
-    eventually(lambda: worker.says("Dropped a malformed broadcast") == 2, "the worker has seen them")
+    eventually(lambda: worker.says("Dropped a malformed broadcast") == 3, "the worker has seen them")
     place.send("note", "next")
     place.await_effects("note next")
     assert worker.says("Connected to") == 1

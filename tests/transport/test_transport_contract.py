@@ -43,6 +43,8 @@ SOURCES = {
     "celery.worker.state:task_ready": "ad25f2985520",
     "celery.worker.strategy:default": "7d90575ada5e",
     "kombu.connection:Connection.get_transport_cls": "6c439e6b9759",
+    "kombu.compression:get_decoder": "c2e1715b16f0",
+    "kombu.message:Message.__init__": "bd56cb3ffa7a",
     "kombu.message:Message._decode": "e59b229fecb5",
     "kombu.transport.redis:Channel.__init__": "f189bdebe243",
     "kombu.transport.redis:Channel._brpop_read": "c42518699709",
@@ -184,6 +186,7 @@ def test_every_override_is_watched_and_takes_what_kombu_gives(ours: type) -> Non
 def test_no_override_has_lost_its_counterpart() -> None:
     new = {
         transport.Channel: {"_fetch_dispatches", "admit", "set_aside", "_task_fault"},
+        transport.Message: {"_checked"},
         unacked.QoS: {"settle", "_file", "_file_dispatches", "_send_acks", "_release_if_settled", "append_direct"},
     }
     for ours, theirs in OVERRIDDEN.items():

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
@@ -41,7 +41,9 @@ from ...tasks.workflow.source import source_of
 from ..doctor.redis_info import ask_servers
 from ..doctor.redis_rules import what_loses_data
 from ..pool.taskpool import AsyncPool
-from ..transport.channel import Channel, ReceivedMessage
+from ..transport.channel import Channel
+from ..transport.received import ReceivedMessage
+from ..transport.unacked import is_shutting_down
 
 logger = logging.getLogger("umbel.worker")
 
@@ -55,10 +57,11 @@ async def count_refused(store: Store) -> None:
     await store.command("count a refused message", "HINCRBY", key, "refused_messages", 1)
 
 
-def refuse(runtime: Runtime, message: Any, fault: str) -> None:
+def refuse(runtime: Runtime, message: Any, fault: str, cause: Exception | None = None) -> None:
     """Log and count a malformed message of umbel's; quarantine it if it came through umbel's transport."""
     about = {"action": "message_refused"}
-    logger.error("A message for task %r was refused: %s.", message.headers.get("task"), fault, extra=about)
+    task = (message.headers or {}).get("task")
+    logger.error("A message for task %.200r was refused: %s.", task, fault, exc_info=cause, extra=about)
     if isinstance(message.channel, Channel) and isinstance(message._raw, ReceivedMessage):
         message.channel.set_aside(message._raw, fault)
     try:
@@ -273,6 +276,9 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
         installation.paused_queues.attach(consumer)
         installation.direct_delivery.attach(consumer)
 
+        def create_task_handler() -> Callable[[Any], None]:
+            return _guarded(type(consumer).create_task_handler(consumer), consumer)
+
         def on_invalid_task(body: Any, message: Any, exc: Exception) -> None:
             if HEADER in (message.headers or {}):
                 refuse(installation.runtime, message, str(exc))
@@ -316,8 +322,27 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
                 )
             message.ack_log_error(logger, consumer.connection_errors)
 
+        consumer.create_task_handler = create_task_handler
         consumer.on_unknown_task = on_unknown_task
         consumer.on_invalid_task = on_invalid_task
 
     def stop(self, consumer: Any) -> None:
         """Nothing to undo: a consumer is not reused."""
+
+
+def _guarded(handle: Callable[[Any], None], consumer: Any) -> Callable[[Any], None]:
+    """Celery's handler of messages, which also refuses those that it fails on; alone it would end the worker."""
+
+    def on_task_received(message: Any) -> None:
+        try:
+            handle(message)
+        except (*consumer.connection_errors, *consumer.channel_errors, MemoryError):  # not the message's fault
+            raise
+        except Exception as error:
+            if isinstance(message.channel, Channel) or is_shutting_down():
+                raise  # that channel says what is wrong with the message, and quarantines it
+            refuse(consumer.app.umbel.runtime, message, f"its delivery failed: {error!r:.200}", error)
+            if not message.acknowledged:
+                message.reject_log_error(logger, consumer.connection_errors)
+
+    return on_task_received

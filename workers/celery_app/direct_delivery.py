@@ -28,7 +28,9 @@ from ...tasks.messages.template import HEADER, message_fault
 from ...tasks.workflow.registry import Registry
 from ..pool.lazy_request import DirectRequest, sends_task_events
 from ..pool.taskpool import AsyncPool
-from ..transport.channel import Channel, ReceivedMessage
+from ..transport.channel import Channel
+from ..transport.faults import may_be_nested
+from ..transport.received import ReceivedMessage
 from .paused_workflows import PausedWorkflows
 
 logger = logging.getLogger("umbel.worker")
@@ -44,7 +46,10 @@ _SIGNALS = {
 }
 
 #: Headers that no dispatch of umbel's has, and that Celery would act on.
-_UNUSUAL_HEADERS = ("eta", "expires", "shadow", "stamped_headers", "stamps", "group", "retries", "compression")
+_UNUSUAL_HEADERS = ("eta", "expires", "shadow", "stamped_headers", "group", "compression")
+
+#: Bytes of a message up to which nothing in it can be nested so deeply that a later use of it fails.
+_SHALLOW_BYTES = 2000
 
 
 class DirectDelivery:
@@ -146,7 +151,8 @@ class DirectDelivery:
             return False
         if _is_unsettled(consumer) or any(self.reasons()):
             return False
-        task = consumer.app.tasks.get(headers.get("task"))
+        name = headers.get("task")
+        task = consumer.app.tasks.get(name) if isinstance(name, str) else None
         if task is None or task.name not in consumer.strategies or any(self.reasons_of(task)):
             return False
         body = _body_of(envelope, headers, channel)
@@ -174,16 +180,24 @@ def _body_of(envelope: ReceivedMessage, headers: dict[str, Any], channel: Channe
     task_id, properties = headers.get("id"), envelope.get("properties")
     if not isinstance(task_id, str) or not isinstance(properties, dict) or task_id in worker_state.revoked:
         return None
-    if any(headers.get(name) for name in _UNUSUAL_HEADERS) or headers.get("ignore_result") is not True:
+    if any(headers.get(name) is not None for name in _UNUSUAL_HEADERS) or headers.get("ignore_result") is not True:
         return None
-    if headers.get("timelimit") not in (None, [None, None]):
+    if headers.get("timelimit") not in (None, [None, None]) or headers.get("stamps") not in (None, {}):
+        return None
+    if headers.get("retries") not in (None, 0) or not isinstance(headers[HEADER], str):
+        return None
+    if not isinstance(properties.get("priority"), int | None) or not isinstance(properties.get("delivery_info"), dict):
         return None
     encoding = envelope.get("content-type"), envelope.get("content-encoding"), properties.get("body_encoding")
-    if encoding != ("application/json", "utf-8", "base64") or not isinstance(properties.get("delivery_tag"), str):
+    raw = envelope.raw or b""
+    if len(raw) > _SHALLOW_BYTES and may_be_nested(raw):
+        return None
+    tag = properties.get("delivery_tag")
+    if encoding != ("application/json", "utf-8", "base64") or not isinstance(tag, str) or not tag.isascii():
         return None
     try:
         body = json.loads(base64.b64decode(envelope["body"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     if message_fault(body) is not None or not isinstance(body[2], dict) or any(body[2].values()):
         return None

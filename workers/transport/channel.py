@@ -29,7 +29,9 @@ What each override fixes, in kombu 5.7.0 (files below `kombu/transport`):
 - `Channel._brpop_read` (redis.py:1476) takes one message per round trip. Here it takes up to fifty of umbel's own.
 - `Channel._brpop_read` (redis.py:1476) and `Message.__init__` (virtual/base.py:331): a message is parsed outside of any
   handler, so bad JSON or base64 ends the worker; a missing field is a KeyError, which counts as a connection error, so
-  messages in flight run again. Here such a message goes to the quarantine, and the next one is served.
+  messages in flight run again. Here such a message goes to the quarantine, and the next one is served. So does any
+  other message whose delivery fails, unless the connection, the memory or the worker is at its end.
+- `Message.__init__` (../message.py:62): decompresses without bounds. Here it stops at `most_inflated_bytes`.
 - `Message._decode` (../message.py:204): Celery acknowledges a message whose body does not deserialize. Here it goes to
   the quarantine.
 - `Channel._subscribe` (redis.py:1379): uses PSUBSCRIBE for plain names, which Redis denies to users with access to a
@@ -63,7 +65,6 @@ import celery
 import redis
 from kombu import connection as kombu_connection
 from kombu.transport import redis as stock
-from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
@@ -71,8 +72,10 @@ from ...orchestration.connection.failpoints import failpoint
 from ...orchestration.connection.redis_client import lacking_rights
 from ...orchestration.model.errors import ConfigurationError
 from ...tasks.messages.template import HEADER
-from .quarantine import Quarantine, QuarantinedMessage, Undecodable, body_fault, envelope_fault, quarantined, set_aside
-from .unacked import REFUSED, QoS
+from .faults import Undecodable, body_fault, envelope_fault
+from .quarantine import Quarantine, QuarantinedMessage, quarantined, set_aside
+from .received import Message, ReceivedMessage
+from .unacked import REFUSED, QoS, is_shutting_down
 
 __all__ = ["TRANSPORT", "Channel", "Quarantine", "QuarantinedMessage", "Transport", "quarantined", "use_transport"]
 
@@ -98,9 +101,6 @@ end
 if #taken > 0 then redis.call('LTRIM', KEYS[1], 0, -#taken - 1) end
 return taken
 """
-
-#: What Celery raises on a task message it cannot unpack (celery/worker/strategy.py, celery/worker/request.py).
-_MISREAD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 def use_transport(app: celery.Celery) -> None:
@@ -132,47 +132,6 @@ class Connection(kombu_connection.Connection):
         return Transport if found is stock.Transport else found
 
 
-class ReceivedMessage(dict[str, Any]):
-    """A decoded message with the queue it came from and, until it is delivered, its bytes."""
-
-    queue: str = ""
-    raw: bytes | None = None
-
-
-class Message(virtual.Message):
-    """A message that is checked before it is used."""
-
-    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
-        """Check the envelope and undo the body's encoding.
-
-        Raises:
-            Undecodable: It is not a message; the text says what was expected and what was found.
-        """
-        fault = envelope_fault(payload, channel.codecs)
-        if fault is not None:
-            raise Undecodable(fault)
-        try:
-            super().__init__(payload, channel=channel, **kwargs)
-            if "headers" not in payload:
-                fault = body_fault({}, super()._decode())
-        except MemoryError:  # says nothing about the message
-            raise
-        except Exception as error:
-            raise Undecodable(f"its body does not decode: {error!r:.200}") from error
-        if self.errors:
-            fault = f"its body does not decompress: {self.errors[0][1]!r:.200}"
-        if fault is not None:
-            raise Undecodable(fault)
-
-    def _decode(self) -> Any:
-        try:
-            return super()._decode()
-        except Exception as error:
-            if isinstance(self._raw, ReceivedMessage):
-                self.channel.set_aside(self._raw, f"its body does not deserialize: {error!r:.200}")
-            raise
-
-
 class WaryPool(redis.ConnectionPool):
     """A connection pool that disconnects all idle connections when one is found broken.
 
@@ -193,7 +152,13 @@ class Channel(stock.Channel):
     QoS = QoS
     #: Whether umbel's own messages are fetched in batches; a transport option.
     batched_fetch = True
-    from_transport_options = (*stock.Channel.from_transport_options, "batched_fetch")  # type: ignore[assignment]
+    #: The most bytes that a compressed body may unpack to; a transport option. umbel compresses none of its own.
+    most_inflated_bytes = 32 << 20
+    from_transport_options = (  # type: ignore[assignment]
+        *stock.Channel.from_transport_options,
+        "batched_fetch",
+        "most_inflated_bytes",
+    )
 
     #: Delivers a dispatch, bypassing kombu's and Celery's consumers; returns False for a message it does not take.
     take_directly: Callable[[ReceivedMessage, Channel], bool] | None = None
@@ -237,6 +202,9 @@ class Channel(stock.Channel):
             return super()._receive_one(c)
         except redis.exceptions.NoPermissionError as error:  # reconnecting would not help
             raise lacking_rights(str(self.connection.client.as_uri()), error) from error
+        except RecursionError as error:
+            _log_dropped("any exchange", error)
+            return False
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is not None and self.connection.client is not None:
@@ -295,10 +263,10 @@ class Channel(stock.Channel):
             self.admit(raw, queue)
 
     def admit(self, raw: bytes, queue: str) -> None:
-        """Deliver a message taken from a queue, or set it aside if it is malformed.
+        """Deliver a message taken from a queue, or set it aside if it is malformed or cannot be delivered.
 
         Raises:
-            Exception: The consumer raised it on a well-formed message.
+            Exception: A lost connection, no memory, or whatever a worker raises that is about to end.
         """
         envelope = ReceivedMessage()
         envelope.queue, envelope.raw = queue, raw
@@ -318,21 +286,30 @@ class Channel(stock.Channel):
                 if self.take_directly is None or not self.take_directly(envelope, self):
                     self.connection._deliver(decoded, queue)
             failpoint("deliver", "after")
-        except Undecodable as fault:
-            self.set_aside(envelope, str(fault))
-        except _MISREAD as error:
-            misread = self._task_fault(envelope)
-            if misread is None:
+        except Undecodable as malformed:
+            self.set_aside(envelope, str(malformed))
+        except (*self.connection_errors, MemoryError):
+            raise
+        except Exception as error:
+            if is_shutting_down():
                 raise
-            self.set_aside(envelope, f"{misread} ({error!r:.200})")
-            self.qos.ack(envelope["properties"]["delivery_tag"])
+            misread = self._task_fault(envelope)
+            cause = error if misread is None else None
+            self.set_aside(envelope, f"{misread or 'its delivery failed'} ({error!r:.200})", cause)
+            if envelope_fault(envelope, self.codecs) is None:  # otherwise it got nowhere
+                self.qos.ack(envelope["properties"]["delivery_tag"])
         finally:
             envelope.raw = None  # the message may stay here for hours
 
-    def set_aside(self, envelope: ReceivedMessage, reason: str) -> None:
+    def set_aside(self, envelope: ReceivedMessage, reason: str, cause: Exception | None = None) -> None:
         """Move a malformed message into the quarantine; a second call does nothing.
 
         Never fails: if Redis does not store the message, it is lost, and a log line shows its beginning.
+
+        Args:
+            envelope: The message.
+            reason: What was expected and what was found.
+            cause: An error whose traceback is logged, because it may be a defect of a consumer.
         """
         raw, envelope.raw = envelope.raw, None
         if raw is None:
@@ -341,6 +318,7 @@ class Channel(stock.Channel):
             "Quarantined a malformed message of queue %r: %s.",
             envelope.queue,
             reason,
+            exc_info=cause,
             extra={"action": "message_quarantined"},
         )
         # Not kombu's client, which adds the key prefix for some commands only.
@@ -366,7 +344,7 @@ class Channel(stock.Channel):
     def _task_fault(self, envelope: ReceivedMessage) -> str | None:
         """What makes Celery fail on a message, or None if the message is well-formed."""
         try:
-            message = virtual.Message(envelope, channel=self)
+            message = Message(dict(envelope), channel=self)
             return body_fault(message.headers, message.decode())
         except Exception as error:
             return f"its body does not deserialize: {error!r:.200}"
@@ -375,14 +353,23 @@ class Channel(stock.Channel):
         self.connection.before_broadcast()
         try:
             return bool(super()._deliver_fanout_message(message, exchange))
-        except Undecodable as fault:
-            logger.warning(
-                "Dropped a malformed broadcast on %r: %s.",
-                exchange,
-                fault,
-                extra={"action": "broadcast_dropped"},
-            )
+        except (*self.connection_errors, MemoryError):
+            raise
+        except Exception as error:
+            if is_shutting_down():
+                raise
+            _log_dropped(repr(exchange), error)
             return False
+
+
+def _log_dropped(exchange: str, error: Exception) -> None:
+    logger.warning(
+        "Dropped a malformed broadcast on %s: %.200r.",
+        exchange,
+        error,
+        exc_info=None if isinstance(error, Undecodable | RecursionError) else error,
+        extra={"action": "broadcast_dropped"},
+    )
 
 
 class Transport(stock.Transport):

@@ -1,4 +1,4 @@
-"""Malformed broker messages: what is wrong with one, where it is kept, and how to read them back.
+"""Where malformed broker messages are kept, and how to read them back; `faults` says what is wrong with one.
 
 Such a message must neither end a worker nor delay other messages. It is moved into a bounded list next to its queue,
 with the bytes as they arrived, and counted; nothing is dropped silently. `channel` takes messages from the broker.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +17,12 @@ from ...orchestration.connection.failpoints import failpoint
 from ...orchestration.connection.keys import QUARANTINE_KEY
 from ...orchestration.connection.redis_client import connect
 from ...orchestration.connection.settings import Settings, redis_behind
-from ...orchestration.model.errors import UmbelError
 
 #: Messages kept per queue, enough to see what a faulty publisher sends; more are only counted.
 KEPT_PER_QUEUE = 1000
 
 #: Bytes kept of one message: the list of a queue never holds more than KEPT_PER_QUEUE times this.
 KEPT_BYTES = 256 * 1024
-
-
-class Undecodable(UmbelError):
-    """A broker message is malformed; the text says what was expected and what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,73 +113,6 @@ def set_aside(client: redis.Redis, keyprefix: str, queue: str, raw: bytes, reaso
     failpoint("quarantine", "before")
     pipeline.execute()
     failpoint("quarantine", "after")
-
-
-def envelope_fault(envelope: object, encodings: Collection[str]) -> str | None:
-    """What makes a decoded message unusable, or None; its body is not read.
-
-    Checks what kombu and Celery use unchecked: each of these faults would end a worker or its connection. What they
-    tolerate passes, such as the smaller envelopes of Celery clients in other languages.
-
-    Args:
-        envelope: The message's parsed JSON.
-        encodings: Body encodings that the channel can decode.
-    """
-    if not isinstance(envelope, dict):
-        return f"expected a JSON object, found {_kind(envelope)}"
-    properties = envelope.get("properties")
-    if not isinstance(properties, dict):
-        return f"expected an object as 'properties', found {_kind(properties)}"
-    tag = properties.get("delivery_tag")
-    if not isinstance(tag, str) or not tag:
-        return f"expected a text as 'properties.delivery_tag', found {_kind(tag)}"
-    if not isinstance(properties.get("delivery_info", {}), dict):
-        return f"expected an object as 'properties.delivery_info', found {_kind(properties['delivery_info'])}"
-    encoding = properties.get("body_encoding")
-    if not (encoding is None or (isinstance(encoding, str) and encoding.lower() in {"", "utf-8", *encodings})):
-        return f"expected a known 'properties.body_encoding' ({', '.join(sorted(encodings))}), found {encoding!r:.80}"
-    if not isinstance(envelope.get("body"), str):
-        return f"expected a text as 'body', found {_kind(envelope.get('body'))}"
-    for name in ("content-type", "content-encoding"):
-        if not isinstance(envelope.get(name), str | None):
-            return f"expected a text as {name!r}, found {_kind(envelope[name])}"
-    headers = envelope.get("headers", {})
-    if not isinstance(headers, dict):
-        return f"expected an object as 'headers', found {_kind(headers)}"
-    return _task_header_fault(headers) if "task" in headers else None
-
-
-def body_fault(headers: Mapping[str, Any], body: object) -> str | None:
-    """What makes a decoded body unusable for Celery, or None.
-
-    With a `task` header, the body must follow Celery's protocol 2; without one, protocol 1.
-    """
-    if "task" in headers:
-        if not isinstance(body, list | tuple) or len(body) != 3:
-            return f"expected [args, kwargs, embed] as the body of task {headers['task']!r:.80}, found {_kind(body)}"
-        args, kwargs, embed = body
-        if not (isinstance(args, list | tuple) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
-            found = f"[{_kind(args)}, {_kind(kwargs)}, {_kind(embed)}]"
-            return f"expected [list, object, object] as the body of task {headers['task']!r:.80}, found {found}"
-        return None
-    if not isinstance(body, dict) or not isinstance(body.get("task"), str) or not isinstance(body.get("id"), str):
-        return f"expected a task: a 'task' and an 'id' in 'headers' or in the body, found a body of {_kind(body)}"
-    return None
-
-
-def _task_header_fault(headers: Mapping[str, Any]) -> str | None:
-    for name in ("task", "id"):
-        if not isinstance(headers.get(name), str):
-            return f"expected a text as 'headers.{name}', found {_kind(headers.get(name))}"
-    limits = headers.get("timelimit")
-    if limits and not (isinstance(limits, list) and len(limits) == 2):
-        return f"expected two time limits as 'headers.timelimit', found {_kind(limits)}"
-    return None
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "nothing"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
 
 
 def _text(value: str | bytes) -> str:

@@ -149,7 +149,7 @@ class QoS(stock.QoS):
         """On closing, put back what this process does not execute; if the worker shuts down, put back everything."""
         self._file_dispatches()
         self._flush()
-        if not _is_shutting_down():
+        if not is_shutting_down():
             for tag, request in tuple(self.requests.items()):
                 if tag in self._delivered and _is_begun(request):
                     del self._delivered[tag]
@@ -278,7 +278,8 @@ def _is_over(entry: _Orphan) -> bool:
     return entry.idle_checks > 1
 
 
-def _is_shutting_down() -> bool:
+def is_shutting_down() -> bool:
+    """Whether the worker in this process is about to end."""
     flags = (worker_state.should_stop, worker_state.should_terminate)
     return any(flag is not None and flag is not False for flag in flags)  # 0 is the exit code of a warm shutdown
 
