@@ -184,7 +184,15 @@ class WorkerLost(UmbelError):
 
 
 class RunClosed(UmbelError):
-    """The run has ended; this step's work is no longer needed."""
+    """The run has ended, or another process has the work: what this attempt of a step does is no longer needed.
+
+    Attributes:
+        claim_id: The claim of the attempt that was refused; empty if it was not an attempt.
+    """
+
+    def __init__(self, text: str = "", claim_id: str = "") -> None:
+        super().__init__(text)
+        self.claim_id = claim_id
 
 
 class ConfigurationError(UmbelError):

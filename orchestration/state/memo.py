@@ -26,7 +26,7 @@ async def keep(store: Store, work: Work, key: str, value: bytes) -> bytes:
     """
     status, *kept = await store.verb("memo", work.run_id, w=work.work_id, t=work.token, name=_name(work, key), d=value)
     if status != b"kept":
-        raise RunClosed(f"Step {work.step!r} of run {work.run_id!r} is obsolete ({status.decode()}).")
+        raise RunClosed(f"Step {work.step!r} of run {work.run_id!r} is obsolete ({status.decode()}).", work.claim_id)
     return cast(bytes, kept[0])
 
 

@@ -251,7 +251,8 @@ class StateHash:
             step = f"step {self.work.step!r} (attempt {self.work.attempt})" if self.work else "a caller"
             raise RunClosed(
                 f"ctx.store of run {self.run_id!r} was not written by {step}: {_REFUSED[reply[0]]}. What the step does "
-                "from here on is discarded; it should end."
+                "from here on is discarded; it should end.",
+                "" if self.work is None else self.work.claim_id,
             )
         return reply
 

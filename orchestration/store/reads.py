@@ -132,7 +132,8 @@ class StoreReads:
         if len(gathered) != work.members:
             raise RunClosed(
                 f"Step {work.step!r} of run {work.run_id!r} (attempt {work.attempt}) is obsolete: of the "
-                f"{work.members} events it gathered, {len(gathered)} are left."
+                f"{work.members} events it gathered, {len(gathered)} are left.",
+                work.claim_id,
             )
         return gathered
 

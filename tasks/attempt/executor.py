@@ -329,10 +329,11 @@ class Executor:
         """The outcome for an exception; None if it does not count as a failure of the step.
 
         It does not count if the attempt was cancelled or is obsolete, or if umbel's own Redis is unreachable: another
-        process has the work, or it is released later.
+        process has the work, or it is released later. A `RunClosed` about another attempt is a failure like others.
         """
         is_away = isinstance(error, StoreUnavailable) and error.where == redact_url(self.settings.redis_url or "")
-        reason = running.reason or (str(error) if is_away or isinstance(error, RunClosed) else None)
+        is_obsolete = isinstance(error, RunClosed) and error.claim_id == work.claim_id
+        reason = running.reason or (str(error) if is_away or is_obsolete else None)
         if reason is not None:
             log_cancelled(work, reason)
             return None

@@ -294,7 +294,7 @@ class StepContext:
             )
         )
         if isinstance(answer, Refusal):
-            raise RunClosed(f"Step {self.work.step!r} of run {self.work.run_id!r} is obsolete ({answer}).")
+            raise RunClosed(f"{about} is obsolete ({answer}).", self.work.claim_id)
         if member.type in needed:
             self._collected += 1
         if answer is None:

@@ -12,6 +12,7 @@ from umbel import (
     Context,
     HumanResponseEvent,
     InputRequiredEvent,
+    RunClosed,
     StartEvent,
     StepFailedEvent,
     StopEvent,
@@ -110,3 +111,32 @@ async def test_waits_in_a_task_group_wait() -> None:
             await handler.send_event(HumanResponseEvent(response="yes"))
 
     assert await handler == "yes"
+
+
+async def test_a_step_that_raises_run_closed_itself_fails_with_it() -> None:
+    class Raising(Workflow):
+        @step
+        async def work(self, ev: StartEvent) -> StopEvent:
+            raise RunClosed("the other one has ended")
+
+    with pytest.raises(RunClosed, match="the other one has ended"):
+        await Raising(timeout=None).run()
+
+
+async def test_a_step_that_writes_through_the_context_of_a_run_that_has_ended_fails() -> None:
+    kept: list[Context] = []
+
+    class Leaky(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            kept.append(ctx)
+            await kept[0].store.set("last", ev.n)
+            return StopEvent(result=ctx.run_id)
+
+    first = Leaky(timeout=None).run(n=1)
+    assert await first == first.run_id
+    second = Leaky(timeout=None).run(n=2)
+
+    with pytest.raises(RunClosed, match=f"ctx.store of run '{first.run_id}' was not written by step 'work'"):
+        await second
+    assert second.status() == "failed"

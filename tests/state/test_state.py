@@ -134,6 +134,7 @@ def assert_refused(run: DrivenRun, state: BlockingHash, because: str) -> None:
             attempt()
         assert run.run_id in str(caught.value)
         assert "'a'" in str(caught.value)
+        assert caught.value.claim_id  # by this the worker knows that it is about this attempt
     assert (run.content(f"state:{run.run_id}"), run.content("journal")) == before
     assert run.store.client.exists(key(run, ":lock")) == 0
 
