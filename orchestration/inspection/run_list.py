@@ -171,19 +171,15 @@ class _Walk:
         missing: they are left to the next stretch.
         """
         size = STRETCH if self.has_filter else self.query.limit + 1
-        places = zip(self.indexes, offsets, strict=True)
-        pages = await self.store.batch(
-            "list runs",
-            *(("ZREVRANGE", index, offset, offset + size - 1, "WITHSCORES") for index, offset in places),
-        )
+        pages, horizon = await self._read(offsets, size)
+        # An offset leads to the first run of the position's instant. If more than `size` runs share the instant, those
+        # below the position are further down.
+        while position is not None and horizon is not None and horizon >= position:
+            size *= 2
+            pages, horizon = await self._read(offsets, size)
         found: dict[int, list[Position]] = {}
-        horizon: Position | None = None
-        looked = 0
-        for shard, members in zip(self.shards, pages, strict=True):
-            placed = [(int(float(score)), run_id.decode()) for run_id, score in pairs(members).items()]
-            if len(placed) == size:
-                horizon = placed[-1] if horizon is None else max(horizon, placed[-1])
-            looked += len(placed)
+        looked = sum(map(len, pages))
+        for shard, placed in zip(self.shards, pages, strict=True):
             since = self.query.since_at
             found.setdefault(shard, []).extend(
                 each for each in placed if each[0] >= since and (position is None or each < position)
@@ -197,6 +193,16 @@ class _Walk:
             fit = await fitting(self.store, self.wanted, ids)
             found = {shard: [each for each in some if each[1] in fit] for shard, some in found.items()}
         return sorted(chain.from_iterable(found.values()), reverse=True), looked, horizon
+
+    async def _read(self, offsets: Sequence[int], size: int) -> tuple[list[list[Position]], Position | None]:
+        """Entries of each index, and the newest of the last ones of those indexes that may have more."""
+        places = zip(self.indexes, offsets, strict=True)
+        found = await self.store.batch(
+            "list runs",
+            *(("ZREVRANGE", index, offset, offset + size - 1, "WITHSCORES") for index, offset in places),
+        )
+        pages = [[(int(float(score)), run_id.decode()) for run_id, score in pairs(flat).items()] for flat in found]
+        return pages, max((placed[-1] for placed in pages if len(placed) == size), default=None)
 
     async def _seen(
         self, found: dict[int, list[Position]], horizon: Position | None, readable: Readable

@@ -133,6 +133,28 @@ async def test_every_byte_of_a_list_is_what_it_would_be_without_the_runs_of_othe
             assert b"theirs" not in part
 
 
+async def test_a_search_of_contents_that_finds_nothing_takes_no_more_questions_than_a_page(
+    runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_list, "ASKED", 25)
+    make_theirs(keep)
+    keep("mine", workflow=WORKFLOW, at=1)
+    asked: list[str] = []
+
+    def authorize(_: Principal, action: str, run_id: str | None) -> bool:
+        asked.append(run_id or "")
+        return run_id is None or run_id.startswith("mine")
+
+    server = WorkflowServer(runtime=runtime, authorize=authorize)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost") as http:
+        first = await http.get("/console/runs", params={"content": "nowhere"})
+        assert 0 < len(asked) <= 26
+        assert first.json()["runs"] == []
+        await every_page(http, "/console/runs", content="nowhere")
+
+    assert "mine" in asked
+
+
 async def test_no_list_route_contains_anything_of_the_runs_of_others(runtime: Runtime, keep: Keep) -> None:
     make_theirs(keep)
     keep("mine", workflow=WORKFLOW)

@@ -22,6 +22,7 @@ def walked(runtime: Runtime, **query: object) -> list[str]:
     while True:
         page = runtime.portal.call(list_runs(runtime.store, RunQuery(cursor=cursor, **query)))  # type: ignore[arg-type]
         ids += [run.run_id for run in page.runs]
+        assert page.cursor is None or page.cursor != cursor, "the next page is the same"
         cursor = page.cursor
         if cursor is None:
             return ids
@@ -115,3 +116,17 @@ def test_ten_thousand_runs_are_looked_through_in_a_few_exchanges(runtime: Runtim
     before = asked()
     assert runtime.portal.call(list_runs(runtime.store, RunQuery(search="nowhere"))).runs == ()
     assert asked() - before < 500
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+@pytest.mark.parametrize("workflows", [(), ("shop.Order",)])
+def test_pages_may_end_between_runs_of_one_instant(
+    runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch, limit: int, workflows: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(run_list, "STRETCH", 2)
+    monkeypatch.setattr(run_list, "REACH", 200)
+    made = [keep(f"run{n}", at=1_000) for n in range(150)]  # several of them in each shard
+
+    ids = walked(runtime, limit=limit, workflows=workflows)
+
+    assert sorted(ids) == sorted(made)

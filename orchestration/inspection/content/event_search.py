@@ -60,14 +60,16 @@ async def runs_with(
     rows: list[ListedRun] = []
     page = query
     while True:
-        runs = await list_runs(store, replace(page, limit=min(AT_ONCE, query.limit - len(rows))), readable)
+        most = min(AT_ONCE, query.limit - len(rows))
+        runs = await list_runs(store, replace(page, limit=most), readable)
         looked = await asyncio.gather(*(_first(store, run.run_id, needle) for run in runs.runs))
         for run, (match, size) in zip(runs.runs, looked, strict=True):
             left -= size
             if match is not None:
                 rows.append(run)
                 found[run.run_id] = match
-        if runs.cursor is None or len(rows) >= query.limit or left <= 0:
+        is_short = len(runs.runs) < most  # then finding them took as much work as a page may take
+        if runs.cursor is None or is_short or len(rows) >= query.limit or left <= 0:
             return replace(runs, runs=tuple(rows)), found
         page = replace(page, cursor=runs.cursor)
 
