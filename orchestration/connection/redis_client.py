@@ -28,6 +28,7 @@ from redis.retry import Retry
 from ..model.errors import ConfigurationError, StoreUnavailable
 from ..model.releases import OLDEST_RELEASES, Release
 from .cluster import Cluster, is_cluster, refusal, slots_in
+from .refusals import refusal_in
 from .sentinel import Sentinels, primary_pool
 from .settings import redact_url
 
@@ -223,12 +224,22 @@ def is_passing(error: Exception) -> bool:
 
 
 def unavailable(url: str, what: str, patience_seconds: float, error: Exception) -> StoreUnavailable:
-    """The error that is raised when an outage lasts longer than `patience_seconds`."""
+    """The error that is raised when an outage, or a refusal, lasts longer than `patience_seconds`."""
+    where, reason = redact_url(url), str(error).rstrip(".")
+    refused = refusal_in(error)
+    if refused is not None:
+        waited = f" for {patience_seconds:g} s" if patience_seconds else ""
+        return StoreUnavailable(
+            f"Redis at {where} {refused.why}. umbel was trying{waited} to {what}: {reason}. Nothing is lost: "
+            f"{refused.remedy}, then try again.",
+            where,
+            refuses=True,
+        )
     waited = f" within {patience_seconds:g} s" if patience_seconds else ""
     return StoreUnavailable(
-        f"Redis at {redact_url(url)} did not answer{waited} while umbel was trying to {what}: "
-        f"{str(error).rstrip('.')}. Nothing is lost: start Redis or correct UMBEL_REDIS_URL, then try again.",
-        redact_url(url),
+        f"Redis at {where} did not answer{waited} while umbel was trying to {what}: {reason}. Nothing is lost: start "
+        "Redis or correct UMBEL_REDIS_URL, then try again.",
+        where,
     )
 
 

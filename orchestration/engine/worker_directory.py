@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from redis.exceptions import ResponseError
+
+from ..model.errors import ConfigurationError, StoreUnavailable
 from ..store.replies import pairs
 from ..store.verbs import Store
 
 #: How long a worker that was killed stays in the directory, visible to people and monitors.
 FORGOTTEN_SECONDS = 900.0
+
+#: How long Redis must refuse a write to count as taking none: after a failover the next connection may lead elsewhere.
+_REFUSED_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,34 @@ async def seen_workers(store: Store) -> list[SeenWorker]:
             )
         )
     return found
+
+
+async def refused_writes(store: Store, shards: Iterable[int] = (0,)) -> StoreUnavailable | None:
+    """Why Redis takes no writes although it answers, with what helps; None if it takes them, or if this is not known.
+
+    Ask this before a worker counts as dead: meanwhile no worker can announce itself. The directory is in shard 0.
+
+    *Promise:* nothing is changed: an empty string is written into the deployment's record. (`INFO`, which also shows
+    most of this, is often forbidden.)
+
+    Args:
+        store: The store.
+        shards: Whose primaries are asked.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    nothing = [("SETRANGE", store.keys.in_shard(shard, "deployment"), 0, "") for shard in shards]
+    what = "check whether workers can announce themselves"
+    try:
+        await store.connection.batch(what, nothing, patience_seconds=_REFUSED_SECONDS)
+    except StoreUnavailable as error:
+        if error.refuses:
+            return error
+        raise
+    except (ConfigurationError, ResponseError):  # this user may only read
+        return None
+    return None
 
 
 async def forget_silent(store: Store) -> None:

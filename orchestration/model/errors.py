@@ -30,7 +30,7 @@ UmbelError
 ├── RunClosed                        the run ended while this step was still running
 ├── ConfigurationError               the operator's settings, Redis or broker are not usable
 │   └── NotConfigured                nothing says where Redis is
-└── StoreUnavailable                 Redis did not answer; nothing is known to have been written
+└── StoreUnavailable                 Redis did not answer, or refuses; nothing is known to have been written
 """
 
 from __future__ import annotations
@@ -204,15 +204,18 @@ class NotConfigured(ConfigurationError):
 
 
 class StoreUnavailable(UmbelError):
-    """Redis did not answer. It is not known whether the last command was applied; repeating it is safe.
+    """Redis did not answer, or refuses commands for now; the message says which, and what helps.
+
+    It is not known whether the last command was applied, unless Redis refused it; repeating it is safe.
 
     Attributes:
         where: The Redis URL without its password; empty if not known.
+        refuses: Whether Redis answered and refused: it is full, a replica, loading, unable to write to its disk.
     """
 
-    def __init__(self, text: str, where: str = "") -> None:
+    def __init__(self, text: str, where: str = "", *, refuses: bool = False) -> None:
         super().__init__(text)
-        self.where = where
+        self.where, self.refuses = where, refuses
 
 
 for _each in [each for each in vars().values() if getattr(each, "__module__", None) == __name__]:

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
+from ..connection.redis_client import unavailable
 from ..model.errors import StoreUnavailable, WorkflowRuntimeError
 from ..store.reads import StoreReads
 from ..store.replies import RunEnd, RunRecord
@@ -185,12 +186,8 @@ class Follower(Listener, Generic[T]):
             self._failing_since = now
         patience = self.live.store.patience_seconds
         if not self.has_seen and now - self._failing_since >= patience:
-            where = self.live.where
-            raise StoreUnavailable(
-                f"Redis at {where} did not answer for {patience:g} s while following run {self.run_id!r}: "
-                f"{error.__cause__}. Start Redis or fix UMBEL_REDIS_URL, then try again.",
-                where,
-            ) from error
+            reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise unavailable(self.live.where, f"follow run {self.run_id!r}", patience, reason) from error
         self.is_stale = True
         self.look_at = now + min(self.live.poll_seconds, RETRY)
 

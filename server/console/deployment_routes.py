@@ -13,7 +13,7 @@ from starlette.routing import Route
 from ...orchestration.engine.concurrency import concurrency_limits
 from ...orchestration.engine.pausing.queues import pause_queue, resume_queue
 from ...orchestration.engine.pausing.workflows import pause_workflow, pauses, resume_workflow
-from ...orchestration.engine.worker_directory import seen_workers
+from ...orchestration.engine.worker_directory import refused_writes, seen_workers
 from ...orchestration.inspection.dead_letters import DeadRun, ParkedWork, dead_runs, parked_work
 from ...orchestration.inspection.metrics import ended_lately, memory_of, read_metrics
 from ...orchestration.inspection.run_list import oldest_running
@@ -64,6 +64,8 @@ class _DeploymentData:
         metrics, workers, memory = await read_metrics(store), await seen_workers(store), await memory_of(store)
         served = {each.workflow.workflow_name: each.name for each in deployment.workflows.values()}
         unserved = [name for full, name in served.items() if not any(worker.serves(full) for worker in workers)]
+        is_short = bool(unserved) or not all(worker.is_live for worker in workers) or not workers
+        refused = str(await refused_writes(store) or "") if is_short else ""
         figures = overview_shape(metrics, workers, await ended_lately(store), memory, await waiting_runs(store))
         access: Access = request.scope[ACCESS]
         oldest = [run for run in await oldest_running(store, OLDEST) if await _may_read(access, run.run_id)]
@@ -72,7 +74,10 @@ class _DeploymentData:
         routes = deployment.routes()
         return ConsoleJSON(
             figures
-            | {"problems": problems_of(metrics, workers, unserved, memory), "failures": failures_shape(hour, routes)}
+            | {
+                "problems": problems_of(metrics, workers, unserved, memory, refused),
+                "failures": failures_shape(hour, routes),
+            }
             | {"oldest": page_of_runs(oldest, None, None, routes)["runs"]}
         )
 

@@ -20,7 +20,7 @@ _ERROR_CHARACTERS = 300
 
 
 def problems_of(
-    metrics: Metrics, workers: Iterable[SeenWorker], unserved: Sequence[str], memory: Memory
+    metrics: Metrics, workers: Iterable[SeenWorker], unserved: Sequence[str], memory: Memory, refused: str = ""
 ) -> list[dict[str, str]]:
     """Problems that need attention, worst first: a text, and the place on the page that shows more.
 
@@ -29,14 +29,17 @@ def problems_of(
         workers: The registered workers.
         unserved: Workflows whose code no live worker has.
         memory: Memory of Redis.
+        refused: Why Redis takes no writes, so that no worker can announce itself; empty if it takes them.
     """
     found: list[tuple[str, str]] = []
-    if not any(worker.is_live for worker in workers):
+    if refused:
+        found.append((refused, "#/"))
+    elif not any(worker.is_live for worker in workers):
         found.append(("No worker is running: nothing continues. Start one: umbel worker", "#/workers"))
     elif unserved:
         found.append((f"No live worker has the code of {', '.join(unserved)}.", "#/workers"))
     lost = [worker.name for worker in workers if not worker.is_live]
-    if lost:
+    if lost and not refused:
         found.append((f"{len(lost)} of the workers stopped answering: {', '.join(lost[:3])}", "#/workers"))
     if metrics.sweep_lag_seconds > LAG_SECONDS:
         found.append((f"Timers and leases are {metrics.sweep_lag_seconds:.0f} s late: no worker sweeps.", "#/workers"))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...orchestration.engine.worker_directory import seen_workers
+from ...orchestration.engine.worker_directory import refused_writes, seen_workers
 from ...orchestration.inspection.metrics import read_metrics
 from ...orchestration.model.errors import UmbelError
 from ...orchestration.store.verbs import Store
@@ -45,7 +45,10 @@ class OperationEndpoints:
 
     @acts("ready")
     async def ready(self, _: Request) -> Response:
-        """`GET /ready`: 200 if Redis answers and every served workflow has a live worker, else 503 and why."""
+        """`GET /ready`: 200 if Redis answers and every served workflow has a live worker, else 503 and why.
+
+        If Redis takes no writes, workers cannot announce themselves, and this is what is reported of them.
+        """
         problems = await self._problems()
         status = "ready" if not problems else "not ready"
         return JSONResponse({"status": status, "problems": problems}, 503 if problems else 200)
@@ -58,16 +61,19 @@ class OperationEndpoints:
             quick_store = Store(store.connection, store.settings, patience_seconds=READY_TIMEOUT_SECONDS)
             # The store's patience covers an outage. A connection that is open but silent would be waited for longer.
             async with asyncio.timeout(READY_TIMEOUT_SECONDS + 0.1):
-                live = [worker for worker in await seen_workers(quick_store) if worker.is_live]
+                workers = await seen_workers(quick_store)
+                unserved = [
+                    f"No live worker serves {name!r} ({served.workflow.workflow_name}): start one with `umbel worker`."
+                    for name, served in self._deployment.workflows.items()
+                    if not any(worker.serves(served.workflow.workflow_name) for worker in workers)
+                ]
+                if unserved and (refused := await refused_writes(quick_store)) is not None:
+                    return [str(refused)]
+                return unserved
         except UmbelError as error:
             return [str(error)]
         except TimeoutError:
             return [f"Redis did not answer within {READY_TIMEOUT_SECONDS:g} s."]
-        return [
-            f"No live worker serves {name!r} ({served.workflow.workflow_name}): start one with `umbel worker`."
-            for name, served in self._deployment.workflows.items()
-            if not any(worker.serves(served.workflow.workflow_name) for worker in live)
-        ]
 
     @acts("metrics")
     async def metrics(self, _: Request) -> Response:

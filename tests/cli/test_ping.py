@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.faults.redis_under_test import RedisUnderTest
+from support.faults.refusals import REFUSALS_OF_WRITES
 from support.processes.command_line import FLOWS, Cli
+from support.store.blocking import blocking_store
+from umbel import Settings
+from umbel.orchestration.connection.redis_client import connect
+from umbel.orchestration.engine.worker_directory import SeenWorker, seen_workers
 from umbel.workers.embedded.supervisor import Supervisor
 
 #: The time limit of the probes in `deploy/` and `docker-compose.yml`.
@@ -30,6 +37,15 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisUnderTest]:
         server = RedisUnderTest(tmp_path_factory.mktemp("redis"), supervisor)
         yield server
         server.close()
+
+
+def announced(redis: RedisUnderTest) -> list[SeenWorker]:
+    store = blocking_store(Settings(redis_url=redis.url))
+    try:
+        return store.call(seen_workers, store)
+    finally:
+        store.client.close()
+        store.portal.close()
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +81,19 @@ def test_a_redis_that_is_silent_is_not_waited_for_longer_than_a_probe_allows(cli
         assert cli("ping", "w1", "--strict", fails=True).code == 1
     finally:
         redis.thaw()
+
+
+@pytest.mark.parametrize("refusal", REFUSALS_OF_WRITES, ids=lambda refusal: refusal.__name__)
+def test_while_redis_takes_no_writes_no_worker_counts_as_dead(
+    cli: Cli, redis: RedisUnderTest, refusal: Callable[..., Any]
+) -> None:
+    with connect(redis.url) as client, refusal(client, redis) as word:
+        eventually(lambda: "is alive" not in (found := cli("ping", "w1")).out and word in found.err, f"{word} is said")
+        assert "umbel was trying" in cli("ping", "w2").err
+        assert cli("ping", "w1", "--strict", fails=True).code == 1
+        assert "did not answer" not in cli("start", "flows.py:Squares", "count=1", fails=True).err
+    # Workers announce themselves within moments.
+    eventually(lambda: any(worker.is_live for worker in announced(redis)), "the worker announces itself again")
 
 
 def test_a_name_server_that_is_silent_is_not_waited_for_longer_than_a_probe_allows(tmp_path: Path) -> None:

@@ -119,6 +119,27 @@ async def test_a_redis_that_is_silent_for_a_while_makes_a_server_not_ready_and_n
     assert statuses == {503}
 
 
+async def test_a_redis_that_is_full_is_reported_and_not_that_workers_are_dead(asking: Ask) -> None:
+    with EmbeddedRedis.temporary() as redis:
+        runtime = Runtime(Settings(redis_url=redis.url))
+        server = WorkflowServer(runtime=runtime)
+        server.add_workflow("orders", Unserved())
+        client = asking(server)
+        assert "No live worker serves 'orders'" in (await client.get("/ready")).json()["problems"][0]
+        store_of(runtime).client.config_set("maxmemory", 1)
+
+        answer = await client.get("/ready")
+
+        assert answer.status_code == 503
+        [problem] = answer.json()["problems"]
+        assert "is full: its memory has reached maxmemory" in problem
+        assert "raise maxmemory" in problem
+        [shown, *others] = (await client.get("/console/overview")).json()["problems"]
+        assert "is full: its memory has reached maxmemory" in shown["text"]
+        assert not [each for each in others if "worker" in each["text"]]
+        runtime.close()
+
+
 async def test_a_stopped_server_is_not_ready(runtime: Any, asking: Ask) -> None:
     server = WorkflowServer(runtime=runtime)
     client = asking(server)

@@ -213,7 +213,8 @@ def test_a_redis_that_is_not_there_to_begin_with_is_an_error_that_says_where() -
 
     for call in (lambda: next(hub.reader("run").events()), lambda: hub.wait_ended("run")):
         with pytest.raises(
-            StoreUnavailable, match=r"127\.0\.0\.1:\d+/0 did not answer for 0.1 s .* run 'run'"
+            StoreUnavailable,
+            match=r"127\.0\.0\.1:\d+/0 did not answer within 0.1 s while umbel was trying to follow run 'run'",
         ) as caught:
             call()
         assert "secret" not in str(caught.value)

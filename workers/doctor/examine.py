@@ -1,7 +1,7 @@
 """What is wrong with a deployment, or may become so: Redis, broker, Celery settings, workers, unclaimed work.
 
-Reads only, with a few dozen commands regardless of the number of runs. An examination goes as far as it can: a server
-that does not answer is a finding, too.
+Changes nothing, with a few dozen commands regardless of the number of runs. An examination goes as far as it can: a
+server that does not answer is a finding, too.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import NoPermissionError, RedisError
 
 from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.refusals import refusal_in
 from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.engine.pausing.workflows import Pauses, pauses
-from ...orchestration.engine.worker_directory import SeenWorker, seen_workers
+from ...orchestration.engine.worker_directory import SeenWorker, refused_writes, seen_workers
 from ...orchestration.inspection.long_running import long_running
 from ...orchestration.inspection.metrics import unclaimed
 from ...orchestration.inspection.run_list import newest_runs
-from ...orchestration.model.errors import ConfigurationError, UmbelError
+from ...orchestration.model.errors import ConfigurationError, StoreUnavailable, UmbelError
 from ...orchestration.store.nodes import connection_to
 from ...orchestration.store.verbs import Store
 from ..transport.quarantine import quarantined_of
@@ -73,17 +74,19 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     except ConfigurationError as error:
         findings.append(Finding("danger", "deployment", str(error), "Nothing else was examined."))
     except (RedisError, OSError, UmbelError) as error:
-        findings.append(
-            Finding(
-                "danger",
-                "redis",
-                f"The state Redis at {redact_url(settings.redis_url or '')} does not answer: {_text_of(error)}.",
-                "Start it, or correct UMBEL_REDIS_URL.",
-            )
-        )
+        where = f"The state Redis at {redact_url(settings.redis_url or '')}"
+        findings.append(_fault("redis", where, error, "Start it, or correct UMBEL_REDIS_URL."))
     finally:
         portal.close()
     return findings
+
+
+def _fault(about: str, where: str, error: BaseException, fix: str, so: str = "") -> Finding:
+    """A server that does not answer, which `fix` corrects, or that refuses, whose error says what helps."""
+    refused = refusal_in(error)
+    if refused is None:
+        return Finding("danger", about, f"{where} does not answer: {_text_of(error)}.{so}", fix)
+    return Finding("danger", about, f"{where} {refused.why}.{so}", f"{refused.remedy[0].upper()}{refused.remedy[1:]}.")
 
 
 def _unseen(settings: Settings) -> Finding:
@@ -122,16 +125,15 @@ def _broker(settings: Settings, app: Celery) -> Iterator[Finding]:
     try:
         with app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=5)
-    except (OperationalError, OSError, *app.connection_for_read().connection_errors) as error:
-        yield Finding(
-            "danger",
-            "broker",
-            f"The broker at {redact_url(url)} does not answer: {_text_of(error)}. Runs are safe, but do not continue.",
-            "Start it, or correct UMBEL_BROKER_URL.",
-        )
+        quarantined = quarantined_of(settings)
+    except NoPermissionError:
+        quarantined = {}  # this user may only send and take messages
+    except (OperationalError, OSError, RedisError, *app.connection_for_read().connection_errors) as error:
+        where, fix = f"The broker at {redact_url(url)}", "Start it, or correct UMBEL_BROKER_URL."
+        yield _fault("broker", where, error, fix, " Runs are safe, but do not continue.")
         return
     yield Finding("fine", "broker", f"{redact_url(url)} answers")
-    for queue, found in quarantined_of(settings).items():
+    for queue, found in quarantined.items():
         reason = f" The latest: {found.latest.reason}." if found.latest is not None else ""
         kept = f"{settings.broker_prefix}umbel:quarantine:{queue}"
         yield Finding(
@@ -159,17 +161,26 @@ def _known_password(settings: Settings) -> Iterator[Finding]:
 async def _examine_state(store: Store, findings: list[Finding]) -> None:
     """Append findings as they are made, so that those from before Redis stopped answering are kept."""
     workers, paused = await seen_workers(store), await pauses(store)
-    findings += _workers(workers)
+    refused = await refused_writes(store, range(store.settings.shards))
+    findings += _workers(workers) if refused is None else [_read_only(store, refused)]
     findings += _paused(paused)
-    for found in (
+    examined: tuple[AsyncIterator[Finding], ...] = (
         _unserved(store, workers),
         _parked(store),
         _unclaimed(store, workers, paused),
         _long_running(store),
         _refused(store),
         _libraries(store, workers),
-    ):
+    )
+    if refused is not None:  # which workers are alive is not known
+        examined = (_parked(store), _long_running(store), _refused(store))
+    for found in examined:
         findings += [finding async for finding in found]
+
+
+def _read_only(store: Store, refused: StoreUnavailable) -> Finding:
+    where = f"The state Redis at {refused.where}"
+    return _fault("redis", where, refused, "", " No worker can announce itself, so which are alive is not known.")
 
 
 def _paused(paused: Pauses) -> Iterator[Finding]:

@@ -43,6 +43,9 @@ class RedisInfo:
         loads_cut_log: Whether it starts on a log whose end is missing, as after a power cut.
         node_timeout_seconds: After how long without an answer its cluster considers a node failed.
         covers_all: Whether all nodes of its cluster refuse everything while a primary is down without a replica.
+        memory: Bytes in use.
+        memory_limit: Its `maxmemory` in bytes; 0 means none.
+        uncounted: Bytes in use that do not count towards that limit: buffers of replicas and of the log.
     """
 
     release: Release | None
@@ -64,6 +67,17 @@ class RedisInfo:
     loads_cut_log: bool = True
     node_timeout_seconds: float | None = None
     covers_all: bool = False
+    uncounted: int = 0
+
+    @property
+    def counted_memory(self) -> int:
+        """Bytes in use that count towards `memory_limit`."""
+        return self.memory - self.uncounted
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached."""
+        return 0 < self.memory_limit <= self.counted_memory
 
 
 def ask_servers(url: str) -> dict[str, RedisInfo]:
@@ -113,6 +127,7 @@ def ask_server(client: Client) -> RedisInfo:
         skips_fsync=reported.get("no-appendfsync-on-rewrite") == "yes",
         loads_cut_log=reported.get("aof-load-truncated") != "no",
         node_timeout_seconds=None if node_timeout is None else int(node_timeout) / 1000,
+        uncounted=int(info.get("mem_not_counted_for_evict", 0)),
         covers_all=reported.get("cluster-require-full-coverage") == "yes",
     )
 

@@ -258,16 +258,27 @@ def _memory(server: RedisInfo) -> Iterator[Finding]:
             ),
             "Set `maxmemory-policy noeviction`.",
         )
-    elif server.memory_limit and server.memory > _NEARLY_FULL * server.memory_limit:
-        used = round(100 * server.memory / server.memory_limit)
+    elif server.is_full:
+        yield Finding(
+            "danger",
+            "memory",
+            f"{_share(server)} % of maxmemory is in use: the server refuses writes, and nothing continues until there "
+            "is room.",
+            "Raise maxmemory, or make room with `umbel delete` or a lower UMBEL_RETENTION_SECONDS.",
+        )
+    elif server.memory_limit and server.counted_memory > _NEARLY_FULL * server.memory_limit:
         yield Finding(
             "warning",
             "memory",
-            f"{used} % of maxmemory is in use; at 100 % nothing continues until there is room.",
+            f"{_share(server)} % of maxmemory is in use; at 100 % nothing continues until there is room.",
             "Raise maxmemory, or lower UMBEL_RETENTION_SECONDS.",
         )
     else:
         yield Finding("fine", "memory", f"{server.memory / 2**20:.0f} MiB in use, nothing is evicted")
+
+
+def _share(server: RedisInfo) -> int:
+    return int(100 * server.counted_memory / server.memory_limit)
 
 
 def _limit(server: RedisInfo) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import click
 
 from ....orchestration.connection.portal import Portal
 from ....orchestration.connection.settings import redact_url
-from ....orchestration.engine.worker_directory import SeenWorker, seen_workers
+from ....orchestration.engine.worker_directory import SeenWorker, refused_writes, seen_workers
 from ....orchestration.model.errors import NotConfigured, StoreUnavailable
 from ....orchestration.store.nodes import connection_to
 from ....orchestration.store.verbs import Store
@@ -27,15 +27,16 @@ _PATIENCE_SECONDS, _TOTAL_SECONDS = 0.5, 2.0
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--strict", is_flag=True, help="Exit with 1 also if Redis does not answer.")
+@click.option("--strict", is_flag=True, help="Exit with 1 also if Redis does not answer, or takes no writes.")
 @click.option("--redis", "redis_url", metavar="URL", help="State Redis. [env var: UMBEL_REDIS_URL]")
 @app_option
 def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     """Exit with 0 if the worker NAME is alive, else with 1. Without NAME: any worker of this host, or container.
 
     NAME is the name given to `umbel worker --name`, with or without @HOST. A worker is alive if it has announced itself
-    recently; its main process does this, however long its steps take. If Redis does not answer within two seconds,
-    nothing is known about workers, and restarting them would not help: the exit code is 0, unless --strict is given.
+    recently; its main process does this, however long its steps take. If Redis does not answer within two seconds, or
+    takes no writes, nothing is known about workers, and restarting them would not help: the exit code is 0, unless
+    --strict is given.
     """
     settings = configured(redis_url)
     if settings.redis_url is None:
@@ -45,15 +46,14 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     portal = Portal("umbel-ping")
     try:
         store = Store(connection_to(settings.redis_url, portal, patience_seconds=_PATIENCE_SECONDS), settings)
-        workers = portal.call(_seen(store))
+        workers = portal.call(_seen(store, name))
     except StoreUnavailable as error:
         note(str(error))
         _end(1 if strict else 0)
     finally:
         portal.close()
     asked = [worker for worker in workers if _is_asked_for(worker, name)]
-    live = [worker for worker in asked if worker.is_live]
-    if live:
+    if live := [worker for worker in asked if worker.is_live]:
         click.echo(f"{live[0].name} is alive: it announced itself {live[0].silent_seconds:.1f} s ago.")
         return
     if asked:
@@ -65,13 +65,18 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     sys.exit(1)
 
 
-async def _seen(store: Store) -> list[SeenWorker]:
+async def _seen(store: Store, name: str | None) -> list[SeenWorker]:
     try:
         async with asyncio.timeout(_TOTAL_SECONDS):
-            return await seen_workers(store)
+            workers = await seen_workers(store)
+            is_alive = any(worker.is_live and _is_asked_for(worker, name) for worker in workers)
+            refused = None if is_alive else await refused_writes(store)
     except TimeoutError as error:
         where = redact_url(store.settings.redis_url or "")
         raise StoreUnavailable(f"Redis at {where} did not answer within {_TOTAL_SECONDS:g} s.", where) from error
+    if refused is not None:
+        raise refused
+    return workers
 
 
 def _end(code: int) -> NoReturn:
