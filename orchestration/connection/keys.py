@@ -130,7 +130,10 @@ SHARD_KEYS: dict[str, tuple[str, str]] = {
     "packing": ("STRING", "a process packs journals; expires by itself; in shard 0"),
     "workers": ("HASH", "worker name -> JSON of what it is, runs and when it was last seen; in shard 0"),
     "stopped": ("channel", "run|work|claim, published when a running step is cancelled"),
-    "ended": ("channel", "run id NUL {status, terminal event up to 1 kB}, published when a run ends; see `channel`"),
+    "ended": (
+        "channel",
+        "run id NUL {status, terminal event up to 1 kB}, published at the end and at a rewind; see `channel`",
+    ),
 }
 
 #: Keys named after something outside a run (an owner, a plan's digest, a state), and single keys of a deployment.

@@ -2,9 +2,9 @@
 
 An end costs one dict lookup by run id. Waiting for a run that this process has started needs no request to Redis: the
 mailbox was open before the run began, so its end cannot be missed. If the end is uncertain (the connection was
-interrupted, the event is too large for a message, the run may be revived), the answer is *unsure*, and the caller asks
-Redis (`UntilEnded` in `follower.py`). All runs with waiting callers are also checked together every few seconds,
-because a message may be lost without notice.
+interrupted, the event is too large for a message, the run may be revived or was rewound), the answer is *unsure*, and
+the caller asks Redis (`UntilEnded` in `follower.py`). All runs with waiting callers are also checked together every few
+seconds, because a message may be lost without notice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakValueDictionary
@@ -51,7 +52,7 @@ class StartedRun:
         run_id: The run.
         mailbox: Where its end arrives.
         is_sure: Whether the mailbox has received everything since before the run began, and no end.
-        end: The end, if it is final and small: a completed run is never revived.
+        end: The end, if it is small and final. A completed run can only be rewound, which its mailbox receives too.
     """
 
     __slots__ = ("__weakref__", "end", "is_sure", "mailbox", "run_id")
@@ -88,6 +89,7 @@ class Mailbox(Listener):
         self._lock = threading.RLock()
         self._waiting: dict[bytes, dict[Waiter, None]] = {}
         self._started: WeakValueDictionary[bytes, StartedRun] = WeakValueDictionary()
+        self._rewound: set[bytes] = set()
         self._is_heard = self._was_closed = False
         self._waited_at = 0.0
         # The rest is only used on the loop of the live connection.
@@ -169,6 +171,27 @@ class Mailbox(Listener):
             if not waiters:
                 self._waiting.pop(key, None)
 
+    @contextmanager
+    def rewinding(self, run_id: str) -> Iterator[None]:
+        """While this process rewinds a run: from then on, nothing here returns its former end.
+
+        Until the message about the rewind has come, a message about an end may still be about the former one; whoever
+        waits asks Redis then.
+        """
+        key = run_id.encode()
+        with self._lock:
+            self._rewound.add(key)
+            started = self._started.get(key)
+            if started is not None:
+                started.is_sure, started.end = False, None
+        is_due = False
+        try:
+            yield
+            is_due = self.is_live
+        finally:
+            if not is_due:  # there will be no message
+                self._rewound.discard(key)
+
     def waiters_of(self, run_id: str) -> list[Waiter]:
         """The waiters for a run's end."""
         with self._lock:
@@ -221,11 +244,15 @@ class Mailbox(Listener):
     def heard(self, message: bytes) -> None:
         key = message[: message.index(b"\0")]
         started = self._started.get(key)
-        if started is None and key not in self._waiting:
+        if started is None and key not in self._waiting and key not in self._rewound:
             return
         status, event = msgpack.unpackb(message[len(key) + 1 :], raw=True)
         end = RunEnd(status.decode(), Envelope.from_bytes(event)) if event else None
         with self._lock:
+            if key in self._rewound:
+                end = None
+            if status == b"running":
+                self._rewound.discard(key)
             if started is not None:
                 started.is_sure = False
                 started.end = end if status == b"completed" else None

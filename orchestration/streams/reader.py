@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Coroutine, Generator, Hashable, Mapping
 from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from ..model.envelope import INTERNAL, STOP, UNREADABLE
@@ -94,6 +95,10 @@ class StreamHub:
         if self._is_closed or not self.store.settings.expected_ends:
             return None
         return self._here()[1].of(run_id).expect(run_id)
+
+    def rewinding(self, run_id: str) -> AbstractContextManager[None]:
+        """Rewind a run in this context: afterwards, nothing in this process returns its former end."""
+        return self._here()[1].of(run_id).rewinding(run_id)
 
     def wait_ended(self, run_id: str, timeout: float | None = None, started: StartedRun | None = None) -> RunEnd:
         """Block until the run is no longer running.

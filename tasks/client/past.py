@@ -22,6 +22,8 @@ from ...orchestration.model.errors import SessionExists, UnknownEvent, WorkflowR
 from ...orchestration.model.plan import Plan
 from ...orchestration.sessions.look import session_record
 from ...orchestration.sessions.names import new_run_of
+from ...orchestration.streams.ends import StartedRun
+from ...orchestration.streams.reader import StreamHub
 from ..events.codec import EventMismatch, EventRegistry, decode_event, encode_event
 from ..events.event import Event, event_name
 from ..events.run_events import RunForked, WorkflowRewound
@@ -69,6 +71,8 @@ class WithPast(ABC):
 
     run_id: str
     _engine: Engine
+    _hub: StreamHub
+    _started: StartedRun | None
     _limits: Limits
     _code: Plan | None
     _events: EventRegistry
@@ -317,15 +321,17 @@ class WithPast(ABC):
         store = self._engine.store
         found = await self._at(_where(point, "after"))
         record = await store.run(self.run_id)
-        await going_on.rewind(
-            self._engine,
-            found,
-            self._edits(state, events),
-            self._limits,
-            announcement=encode_event(WorkflowRewound(seq=found.seq), store.settings),
-            stop_running=stop_running,
-            timeout_seconds=record.options.get("timeout") if timeout_seconds is None else timeout_seconds,
-        )
+        with self._hub.rewinding(self.run_id):
+            await going_on.rewind(
+                self._engine,
+                found,
+                self._edits(state, events),
+                self._limits,
+                announcement=encode_event(WorkflowRewound(seq=found.seq), store.settings),
+                stop_running=stop_running,
+                timeout_seconds=record.options.get("timeout") if timeout_seconds is None else timeout_seconds,
+            )
+        self._started = None  # in a forked process, it is of the parent's mailbox
 
     def _edits(self, state: StateEdit | None, events: Mapping[str, Event | Mapping[str, Any]]) -> Edits:
         settings = self._engine.store.settings

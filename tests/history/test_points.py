@@ -29,6 +29,7 @@ from umbel import (
     WorkflowTimeoutError,
     step,
 )
+from umbel.orchestration.connection.keys import new_id
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -174,6 +175,50 @@ async def test_a_failed_run_that_is_put_back_goes_on_under_its_id() -> None:
     assert any(isinstance(event, WorkflowRewound) for event in events)
     assert (await handler.verify()).holds
     assert [point.branch async for point in handler.history(kinds=["commit"])] == [0, 0, 1, 1]
+
+
+class Answer(StartEvent):
+    number: int
+    asks: bool = False
+
+
+class Answers(Workflow):
+    @step
+    async def answer(self, ctx: Context[Any], ev: Answer) -> StopEvent:
+        if ev.asks:
+            await ctx.wait_for_event(HumanResponseEvent)
+        return StopEvent(result=ev.number)
+
+
+def two_in_one_shard(runtime: Runtime) -> tuple[str, str]:
+    """Return ids of runs to come whose ends are announced on the same channel."""
+    seen: dict[int, str] = {}
+    while True:
+        run_id = new_id()
+        shard = runtime.store.locate(run_id).shard
+        if shard in seen:
+            return seen[shard], run_id
+        seen[shard] = run_id
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+async def test_no_handler_of_a_completed_run_that_is_put_back_gives_its_former_result(
+    runtime: Runtime, by_another: bool
+) -> None:
+    first_id, run_id = two_in_one_shard(runtime)
+    await Answers().run(run_id=first_id, number=0)  # from now on, this process receives the ends in the shard
+    handler = Answers().run(run_id=run_id, number=1)
+    assert await handler == 1
+    rewinding = umbel.attach(handler.run_id) if by_another else handler
+
+    await rewinding.rewind(1, events={"answer": {"number": 2, "asks": True}})
+
+    results = asyncio.gather(handler, asyncio.to_thread(handler.result), rewinding.stop_event_result())
+    await eventually_async(lambda: [*handler.history(kinds=["commit"])][-1].outcome == "suspended", "it waits")
+    assert not results.done()
+    await handler.send_event(HumanResponseEvent())
+    first, second, stop = await results
+    assert first == second == stop.result == await handler == 2
 
 
 class Waits(Workflow):

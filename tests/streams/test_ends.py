@@ -12,13 +12,19 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import msgpack
 import pytest
 
 from support.eventually import eventually
 from support.store.blocking import BlockingStore as Store
-from support.store.driving import event, stop
+from support.store.blocking import SentDispatches
+from support.store.driving import LIMITS, event, stop
 from support.store.streams import PATIENCE, KillableRedis, OwnHub, Telling, listeners, store_on
 from umbel.orchestration.connection.keys import new_id
+from umbel.orchestration.engine.protocol import Engine
+from umbel.orchestration.history.forks import going_on
+from umbel.orchestration.history.forks.edits import Edits
+from umbel.orchestration.history.points import Where, point_at
 from umbel.orchestration.model.envelope import FAILED, STOP, ending
 from umbel.orchestration.model.errors import WorkflowRuntimeError
 from umbel.orchestration.store.replies import Applied, RunEnd
@@ -288,6 +294,58 @@ def test_a_large_end_is_not_kept_for_somebody_who_may_never_come(hub: StreamHub,
 
     assert started.end is None
     assert hub.wait_ended(run.run_id, PATIENCE, started).status == "completed"
+
+
+def put_back(store: Store, run: Telling) -> None:
+    """Rewind the run to its beginning, as another process does, and claim its work again."""
+    sent = SentDispatches()
+    store.call(
+        going_on.rewind,
+        store.over(Engine, sent),
+        store.call(point_at, store, run.run_id, Where(seq=1)),
+        Edits(),
+        LIMITS,
+        announcement=event("Rewound"),
+        stop_running=False,
+        timeout_seconds=None,
+    )
+    run.dispatches.extend(sent.sent)
+    run.work, run.batches = run.claim("go"), 0
+
+
+def test_an_end_that_another_process_undoes_by_a_rewind_is_not_given_any_more(
+    hub: StreamHub, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "LINGER_SECONDS", NEVER)
+    run, started = begun(hub, store)
+    run.end()
+    eventually(lambda: started.end is not None, "the end has arrived")
+
+    put_back(store, run)
+
+    eventually(lambda: started.end is None, "the rewind has arrived")
+    waiting = in_thread(lambda: hub.wait_ended(run.run_id, PATIENCE, started))
+    eventually(lambda: is_waited_for(run, started), "somebody waits")
+    run.commit(run.work, stop("again"), batches=run.batches)
+    assert waiting.result(PATIENCE) == RunEnd("completed", event(STOP, result="again"))
+
+
+def test_an_end_that_arrives_only_after_the_process_has_rewound_the_run_is_not_given(
+    hub: StreamHub, store: Store
+) -> None:
+    run, started = begun(hub, store)
+    former = started.mailbox
+    run.end()
+    eventually(lambda: started.end is not None, "the end has arrived")
+
+    with hub.rewinding(run.run_id):
+        assert started.end is None
+        former.heard(run.run_id.encode() + b"\0" + msgpack.packb(["completed", DONE.ending.to_bytes()]))
+        assert started.end is None
+        put_back(store, run)
+
+    run.commit(run.work, stop("again"), batches=run.batches)
+    assert hub.wait_ended(run.run_id, PATIENCE, started) == RunEnd("completed", event(STOP, result="again"))
 
 
 def test_a_process_in_which_nobody_waits_hears_nothing(store: Store) -> None:

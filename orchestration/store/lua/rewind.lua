@@ -61,6 +61,7 @@ scopes.settle()
 apply.commands(A.commands or body.commands)      -- an earlier release has put them in the body
 redis.call('PERSIST', K.journal)
 journal.write('rewind', { from = A.from, v = versions.present(), branch = (tonumber(meta[6]) or 0) + 1 })
+finish.undo()
 local reply = apply.answer('rewound')
 redis.call('HSET', K.run, 'rewound_answer', reply[2])
 return reply

@@ -2,6 +2,17 @@
 --!keys run extra timers awaiting_admission releasing retire runs:running runs:completed runs:failed
 --!keys runs:cancelled runs:timed_out ended state versions handler outbox
 
+-- 'run' NUL {status, event}: a caller that waits for the end need not read a small event. A large one is left out,
+-- because every worker and client receives every end in the shard, and at most one caller wants the event.
+local function announce(status, event)
+  if call.again then return end
+  redis.call('PUBLISH', K.ended .. (A.channels or ''),
+    call.run .. '\0' .. cmsgpack.pack({ status, #event <= 1024 and event or '' }))
+end
+
+-- The run has not ended after all: whoever has heard its end asks again.
+function finish.undo() announce('running', '') end
+
 -- Sets `call.leaving` to the ticket|workflow of the admission that this end releases, `call.reports` to the run that
 -- waits for this one, and `call.parted` if the run had child runs (see lib/children.lua).
 function finish.run(status, event)
@@ -40,11 +51,7 @@ function finish.run(status, event)
     redis.call('PEXPIRE', K.versions, call.keep)
   end
   if redis.call('EXISTS', K.extra) == 1 then redis.call('ZADD', K.retire, call.now, call.run) end
-  if call.again then return end
-  -- 'run' NUL {status, event}: a caller that waits for the end need not read a small event. A large one is left out,
-  -- because every worker and client receives every end in the shard, and at most one caller wants the event.
-  redis.call('PUBLISH', K.ended .. (A.channels or ''),
-    call.run .. '\0' .. cmsgpack.pack({ status, #event <= 1024 and event or '' }))
+  announce(status, event)
 end
 
 -- Ends a run from outside its steps: cancelled, or timed out.
