@@ -183,7 +183,7 @@ class JsonSerializer(BaseSerializer):
             if is_standard_name(name):
                 found = tagged(name, value)
                 return from_json_value(found if more is None else found | {MORE: more})
-            cls = self._find(name, None)
+            cls = self._find(name, None, more)
             if more is not None:
                 return read_instance(cls, value, more)
             if not issubclass(cls, BaseModel):
@@ -209,7 +209,7 @@ class JsonSerializer(BaseSerializer):
         except Exception as error:  # user code
             raise _misfit(name, error) from error
 
-    def _find(self, name: str, root: type[Any] | None) -> type[Any]:
+    def _find(self, name: str, root: type[Any] | None, more: Any = None) -> type[Any]:
         """The class of this name: listed, built in, or loaded.
 
         Raises:
@@ -220,7 +220,7 @@ class JsonSerializer(BaseSerializer):
         allowed = self._allowed is None or name in self._allowed
         found: type[Any] | None = None
         if allowed:
-            found = value_class(name) if root is None else loaded_class(name, root)
+            found = value_class(name, (more or {}).get("g")) if root is None else loaded_class(name, root)
         # A user's module may have one of these names too; then the user's class is meant.
         if (built_in := _BUILT_IN.get(name)) and not (found and issubclass(found, DictLikeModel)):
             return built_in

@@ -90,6 +90,24 @@ def loaded_class(name: str, root: type[T]) -> type[T] | None:
     return alive[-1] if alive else None
 
 
+def is_found_by_name(cls: type, like: type | None = None) -> bool:
+    """Whether every process that has loaded the module of a class finds it by its name.
+
+    A class that a function defines when it is called exists in one process only, unless the module keeps it.
+
+    Args:
+        cls: The class.
+        like: A later class of the same name will do if it derives from this one.
+    """
+    name = qualified_name(cls)
+    if name.startswith(_OWN):
+        return True
+    if any(each is cls or (like and isinstance(each, type) and issubclass(each, like)) for each in _at_path(name)):
+        return True
+    kept = _namespace(sys.modules.get(cls.__module__)).values()
+    return loaded_class(name, object) is cls and any(each is cls for each in kept)
+
+
 def _bears(cls: type, name: str) -> bool:
     if cls.__module__.startswith(_OWN):
         return name.startswith(_OWN) and name.endswith(f".{cls.__qualname__}")

@@ -15,6 +15,7 @@ from .class_names import is_restricted, loaded_class, qualified_name
 from .dict_like_model import DictLikeModel
 from .exact_values import BY_FIELD, CONTAINERS, Mark
 from .field_values import NOTHING, construct, digest_of, read_by_field
+from .generic_models import made_of
 from .plain_fields import plain_fields
 from .standard_values import ATOMS, is_text_class
 
@@ -36,14 +37,14 @@ class ClassNotLoaded(ValueError):
         self.name = name
 
 
-def names_in(mark: Any) -> Iterator[str]:
-    """The names of all classes in a mark, including a mark whose own name was removed."""
+def names_in(mark: Any) -> Iterator[tuple[str, Any]]:
+    """The names of all classes in a mark, including a mark whose own name was removed; and what they are made of."""
     if isinstance(mark, str):
         if mark != BY_FIELD:
-            yield mark
+            yield mark, None
     elif isinstance(mark, dict):
         if "t" in mark:
-            yield mark["t"]
+            yield mark["t"], mark.get("g")
         for inner in (
             mark.get("all"),
             *mark.get("in", {}).values(),
@@ -70,7 +71,7 @@ def read_exact(value: Any, mark: Mark) -> Any:
         return _read_container(kind, value, parts)
     if name in ATOMS:
         return ATOMS[name](value, parts.get("n"))
-    cls = value_class(name)
+    cls = value_class(name, parts.get("g"))
     if cls is None:
         raise ClassNotLoaded(name)
     return read_instance(cls, value, parts)
@@ -81,9 +82,15 @@ def is_standard_name(name: str) -> bool:
     return name in _CONTAINERS_BY_NAME or name in ATOMS
 
 
-def value_class(name: str) -> type[Any] | None:
-    """The loaded class of this name, if its values may be sent: creating any other could run arbitrary code."""
-    cls = loaded_class(name, object)
+def value_class(name: str, arguments: Any = None) -> type[Any] | None:
+    """The loaded class of this name, if its values may be sent: creating any other could run arbitrary code.
+
+    Args:
+        name: Its name.
+        arguments: What it is made of, if it is a parametrised generic.
+    """
+    made = None if arguments is None else made_of(name, arguments)
+    cls: type[Any] | None = made or loaded_class(name, object)
     if cls is None:
         return None
     is_tuple = issubclass(cls, tuple) and hasattr(cls, "_fields")

@@ -10,6 +10,7 @@ says what JSON does not: None if JSON has the value as it is, else the name of i
     n   further data needed to create the value: the member of an enum, the zone of a time, the length of a deque
     v   a digest of the fields of the class
     a   the attributes of a dataclass that are no fields, and the mark of that dict
+    g   the names of which a parametrised generic class is made
 
 A model or dataclass whose class still has the same fields is rebuilt from its fields: constructors, validators and
 `model_post_init` have seen these values before. After a change of the class it is validated. A value of any other kind
@@ -32,9 +33,10 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from ...orchestration.model.tagged_json import MAX_DEPTH, NotJson, too_deep
-from .class_names import loaded_class, qualified_name
+from .class_names import is_found_by_name, qualified_name
 from .dict_like_model import DictLikeModel
 from .field_values import construct, digest_of, is_computed, read_by_field
+from .generic_models import arguments_of
 from .plain_fields import SCALARS, plain_fields
 from .standard_values import ADVICE, Refused, atom_of, vars_of
 
@@ -186,12 +188,14 @@ def _shown(member: Enum, depth: int) -> Any:
 
 def _write_model(model: BaseModel, depth: int) -> Written:
     cls = type(model)
-    name = _findable(cls)
+    made_of = arguments_of(cls)
+    more: dict[str, Any] = {} if made_of is None else {"g": made_of}
+    name = qualified_name(cls) if made_of else _findable(cls)
     if cls.__pydantic_root_model__:
         written, inside = write_fields(model, depth)
-        return written.get("root"), {"t": name, "v": digest_of(cls), "in": inside}
+        return written.get("root"), {"t": name, "v": digest_of(cls), "in": inside, **more}
     if plain_fields(cls).fit(model.__dict__) and not model.__pydantic_extra__ and not _kept_result(model):
-        return model.model_dump(mode="json", by_alias=False, round_trip=True), {"t": name, "p": 1}
+        return model.model_dump(mode="json", by_alias=False, round_trip=True), {"t": name, "p": 1, **more}
     written, inside = write_fields(model, depth)
     extra = model.__pydantic_extra__ or {}
     if extra:
@@ -206,7 +210,7 @@ def _write_model(model: BaseModel, depth: int) -> Written:
         written["result"], mark = write_exact(result[0], depth + 1)
         if mark is not None:
             inside["result"] = mark
-    return written, _mark(name, inside, v=digest_of(cls))
+    return written, _mark(name, inside, v=digest_of(cls), **more)
 
 
 def write_fields(model: BaseModel, depth: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -309,9 +313,11 @@ def _findable(cls: type) -> str:
     """
     name = qualified_name(cls)
     if cls not in _found:
-        found = loaded_class(name, object)
-        if found is not cls and not issubclass(cls, BaseModel):
-            raise NotJson(f"holds a {name}, and no class is found by that name", "Define it in a module.")
+        if not is_found_by_name(cls, BaseModel if issubclass(cls, BaseModel) else None):
+            raise NotJson(
+                f"holds a {name}, and other processes find no class by that name",
+                "Define it at the top level of a module.",
+            )
         _found[cls] = True
     return name
 

@@ -103,7 +103,8 @@ def write_value(value: Any) -> Any:
         if mark in _ADAPTERS_BY_NAME:  # an adapter would not read it back
             return tagged(mark, written) | {MORE: {}}
         return written if mark is None else tagged(mark, written)
-    more = {key: each for key, each in mark.items() if key not in ("t", "p")}
+    # A plain model needs no further data; one that must be made is not found without them.
+    more = {key: each for key, each in mark.items() if key not in ("t", "p") or (key == "p" and "g" in mark)}
     name = mark["t"]
     return tagged(name, written) | ({MORE: more} if more else {})
 
@@ -139,11 +140,9 @@ def unloaded_class(value: Any) -> str | None:
     missing: list[str] = []
 
     def look(name: str, inner: Any, more: Any = None) -> None:
-        if is_standard_name(name) or value_class(name) is not None:
-            from_tagged(inner, {TAG: look})
-            missing.extend(each for each in names_in(more) if not is_standard_name(each) and value_class(each) is None)
-        else:
-            missing.append(name)
+        found = [(name, (more or {}).get("g")), *names_in(more)]
+        missing.extend(each for each, of in found if not is_standard_name(each) and value_class(each, of) is None)
+        from_tagged(inner, {TAG: look})
 
     from_tagged(value, {TAG: look})
     return missing[0] if missing else None

@@ -19,7 +19,7 @@ from pydantic import Secret, SecretBytes, SecretStr, TypeAdapter, networks
 from pydantic_core import TzInfo, Url
 
 from ...orchestration.model.tagged_json import NotJson
-from .class_names import loaded_class, qualified_name
+from .class_names import is_found_by_name, loaded_class, qualified_name
 
 ADVICE = "Declare it as a field of a type that pydantic can write as JSON, or keep it in a Resource and send its key."
 
@@ -57,10 +57,14 @@ def atom_of(value: Any) -> Atom | None:
     if isinstance(value, SecretStr | SecretBytes | Secret):
         return _secret(value)
     if isinstance(value, type):
-        if loaded_class(name := qualified_name(value), object) is not value:
-            raise NotJson(f"holds the class {name}, which is not found by that name", "Define it in a module.")
+        name = qualified_name(value)
+        if not is_found_by_name(value):
+            raise NotJson(
+                f"holds the class {name}, and other processes find none by that name",
+                "Define it at the top level of a module.",
+            )
         return Atom("builtins.type", name)
-    if kind.__module__ in _TEXT_MODULES and loaded_class(qualified_name(kind), object) is kind:
+    if kind.__module__ in _TEXT_MODULES and is_found_by_name(kind):
         return _as_text(value, qualified_name(kind))
     return None
 
@@ -90,7 +94,7 @@ def _of_subclass(value: str | int | float) -> Atom:
     plain: Any = next(base for base in (str, int, float) if isinstance(value, base))
     shown = plain(value) if plain is not str else str.__str__(value)
     try:
-        same = loaded_class(qualified_name(kind), plain) is kind and _equal(kind(shown), value)
+        same = is_found_by_name(kind) and _equal(kind(shown), value)
     except Exception:  # a constructor with another signature
         same = False
     if not same:

@@ -240,12 +240,13 @@ def test_what_pydantic_needs_json_mode_for_comes_back() -> None:
     assert _round_trip(event) == event
 
 
-def test_aliases_of_stop_events_and_nested_models_come_back() -> None:
-    class Line(BaseModel):
-        model_config = ConfigDict(strict=True)
-        line_no: int = Field(alias="lineNo")
-        day: date
+class Line(BaseModel):
+    model_config = ConfigDict(strict=True)
+    line_no: int = Field(alias="lineNo")
+    day: date
 
+
+def test_aliases_of_stop_events_and_nested_models_come_back() -> None:
     class Done(StopEvent):
         order_id: int = Field(alias="orderId")
         lines: list[Line]

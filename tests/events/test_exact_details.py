@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections import Counter, deque
 from datetime import UTC, datetime, time, timedelta, timezone
+from enum import Enum
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, Optional
 
 import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
+from support.values.carriers import CARRIERS, filled
+from support.values.kinds import Box, Cat, Colour
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, step
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.envelope import Envelope
-from umbel.orchestration.model.errors import UnserializableValue
+from umbel.orchestration.model.errors import ContextSerdeError, UnserializableValue
 from umbel.tasks.events.codec import EventRegistry, decode_event, encode_event
 from umbel.tasks.events.serializers import JsonSerializer
 
@@ -245,6 +252,80 @@ def test_a_field_that_was_never_set_is_not_set_where_it_arrives() -> None:
     assert value.lock is value.lock  # computed again where it arrives
 
     assert all(vars(again) == {"x": 1} for again in ways(value))
+
+
+# -- classes that others must find by name -----------------------------------------------------------------------------
+
+LOOSE: Any = CARRIERS["int"]
+READER = """
+import sys
+from support.values.carriers import CARRIERS
+from umbel.orchestration.model.envelope import Envelope
+from umbel.tasks.events.codec import EventRegistry, decode_event
+for line in sys.stdin:
+    event = decode_event(Envelope.from_bytes(bytes.fromhex(line)), EventRegistry.of([]))
+    value = event.result if hasattr(event, "result") else event.get("x", getattr(event, "loose", None))
+    print(f"{type(value).__name__} {value!r}")
+"""
+
+
+def test_a_parametrised_generic_is_made_where_it_is_not_known_yet() -> None:
+    made: list[Any] = [
+        Box[int](content=1),
+        Box[dict[str, list[Cat]]](content={"a": [Cat(name="c")]}),
+        Box[Box[int | None]](content=Box[int | None](content=None)),
+        Box[Optional[Literal["x", 1]]](content=1),  # noqa: UP045
+        Box[Any](content=(1, 2)),
+        Box[tuple[Colour, ...]](content=(Colour.RED, Colour.BLUE)),
+    ]
+    fields = filled("int", [1, 2])
+    events = [
+        event
+        for value in made
+        for event in (StopEvent(result=value), Event(x=value), LOOSE.model_construct(**{**fields, "loose": value}))
+    ]
+
+    done = subprocess.run(
+        [sys.executable, "-c", READER],
+        input="\n".join(encode_event(event, LIMITS).to_bytes().hex() for event in events),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"{type(value).__name__} {value!r}" for value in made for _ in range(3)]
+
+
+def test_a_class_that_only_this_process_has_is_refused_where_it_is_sent() -> None:
+    class Local(BaseModel):
+        x: int
+
+    @dataclasses.dataclass
+    class Point:
+        x: int
+
+    class Named(str):
+        pass
+
+    class Kind(Enum):
+        A = "a"
+
+    for value in (Local(x=1), Point(1), Kind.A, Local, Box[Local](content=Local(x=1))):
+        with pytest.raises(UnserializableValue, match=r"'x\[0\]' holds .*(Local|Point|Kind).*top level of a mod"):
+            encode_event(Event(x=[value]), LIMITS)
+    with pytest.raises(UnserializableValue, match=r"'x' holds a .*Named, .*Send str"):
+        encode_event(Event(x=Named("a")), LIMITS)
+
+
+def test_data_from_outside_make_no_class() -> None:
+    text = JsonSerializer().serialize(Box[tuple[int, str]](content=(1, "a"))).replace("tuple[int, str]", "list[bytes]")
+    stored = text.replace('"builtins.tuple", "builtins.int", "builtins.str"', '"builtins.list", "builtins.bytes"')
+    name = f"{Box.__module__}.Box[list[bytes]]"
+
+    with pytest.raises(ContextSerdeError, match="is not loaded|no class"):
+        JsonSerializer(allowed_types=[Box, name]).deserialize(stored)
 
 
 # -- what equality does not show ---------------------------------------------------------------------------------------
