@@ -13,37 +13,50 @@ from .shapes import page_of_runs
 
 #: Maximum rows: the child runs of a run, with their own child runs.
 CHILDREN = 200
+#: Maximum child runs for which it is asked whether the caller may see them.
+ASKED = 5_000
 
 
 async def child_rows(deployment: ServedDeployment, run_id: str, access: Access) -> tuple[list[dict[str, Any]], bool]:
     """The child runs that the caller may see, each followed by its own, with its generation: 1 for the run's own.
 
     Returns:
-        The first `CHILDREN` rows, and whether there are more.
+        The first `CHILDREN` rows, and whether there may be more.
     """
-    rows: list[dict[str, Any]] = []
-    left = [(child, is_parent, 1) for child, is_parent in await _begun_by(deployment, run_id, access)]
-    while left and len(rows) < CHILDREN:
-        child, is_parent, generation = left.pop(0)
-        [row] = page_of_runs([child], None, None, deployment.routes())["runs"]
-        rows.append(row | {"generation": generation})
-        if is_parent:
-            below = await _begun_by(deployment, child.run_id, access)
-            left[:0] = [(each, is_parent, generation + 1) for each, is_parent in below]
-    return rows, bool(left)
+    return await _Tree(deployment, access).rows_below(run_id)
 
 
-async def _begun_by(deployment: ServedDeployment, run_id: str, access: Access) -> list[tuple[ListedRun, bool]]:
-    """The child runs of one run, in the order of their starts, and whether each has child runs of its own."""
-    store = deployment.store
-    found: list[str] = []
-    async for child in child_runs(store, run_id):
-        if await access.allows("read", session_of(child)):
-            found.append(child)
-        if len(found) > CHILDREN:
-            break
-    if not found:
-        return []
-    rows = sorted(await read_rows(store, found), key=lambda each: each.created_at)
-    asked = (("EXISTS", store.locate(each.run_id)["children"]) for each in rows)
-    return list(zip(rows, map(bool, await store.batch("look for child runs", *asked)), strict=True))
+class _Tree:
+    def __init__(self, deployment: ServedDeployment, access: Access) -> None:
+        self._deployment, self._access = deployment, access
+        self._may_ask = ASKED
+
+    async def rows_below(self, run_id: str) -> tuple[list[dict[str, Any]], bool]:
+        """See `child_rows`."""
+        rows: list[dict[str, Any]] = []
+        left = [(child, is_parent, 1) for child, is_parent in await self._begun_by(run_id)]
+        while left and len(rows) < CHILDREN:
+            child, is_parent, generation = left.pop(0)
+            [row] = page_of_runs([child], None, None, self._deployment.routes())["runs"]
+            rows.append(row | {"generation": generation})
+            if is_parent:
+                below = await self._begun_by(child.run_id)
+                left[:0] = [(each, is_parent, generation + 1) for each, is_parent in below]
+        return rows, bool(left) or self._may_ask <= 0
+
+    async def _begun_by(self, run_id: str) -> list[tuple[ListedRun, bool]]:
+        """The child runs of one run, in the order of their starts, and whether each has child runs of its own."""
+        store = self._deployment.store
+        found: list[str] = []
+        if self._may_ask > 0:
+            async for child in child_runs(store, run_id):
+                self._may_ask -= 1
+                if await self._access.allows("read", session_of(child)):
+                    found.append(child)
+                if len(found) > CHILDREN or self._may_ask <= 0:
+                    break
+        if not found:
+            return []
+        rows = sorted(await read_rows(store, found), key=lambda each: each.created_at)
+        asked = (("EXISTS", store.locate(each.run_id)["children"]) for each in rows)
+        return list(zip(rows, map(bool, await store.batch("look for child runs", *asked)), strict=True))

@@ -16,8 +16,11 @@ from support.console.driving import Keep
 from support.store.blocking import store_of
 from umbel import Settings
 from umbel.errors import WorkflowRuntimeError
+from umbel.orchestration.history.forks import family
 from umbel.orchestration.inspection import run_list
+from umbel.orchestration.store.scripts import pack
 from umbel.server import Principal, WorkflowServer
+from umbel.server.console import child_rows
 from umbel.server.http.cursors import Cursors
 from umbel.tasks.client.runtime import Runtime
 
@@ -153,6 +156,45 @@ async def test_a_search_of_contents_that_finds_nothing_takes_no_more_questions_t
         await every_page(http, "/console/runs", content="nowhere")
 
     assert "mine" in asked
+
+
+async def test_a_run_with_many_child_runs_of_others_takes_no_more_questions_than_a_page(
+    runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_rows, "ASKED", 25)
+    asked: list[str] = []
+
+    def authorize(_: Principal, action: str, run_id: str | None) -> bool:
+        asked.append(run_id or "")
+        return not (run_id or "").startswith("theirs")
+
+    server = WorkflowServer(runtime=runtime, authorize=authorize)
+    server.add_workflow("payment", console_flows.WORKFLOWS["payment"](timeout=None))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app), base_url="http://localhost") as http:
+        parent = (await http.post("/workflows/payment/run-nowait", json={})).json()["run_id"]
+        for n in range(60):
+            record = {keep(f"theirs{n}"): pack({"st": "running"})}
+            store_of(runtime).client.hset(runtime.store.locate(parent)["children"], mapping=record)
+        asked.clear()
+        found = (await http.get(f"/console/runs/{parent}")).json()
+
+    assert (found["children"], found["has_more_children"]) == ([], True)
+    assert len(asked) == 1 + 25
+
+
+async def test_a_run_with_many_forks_of_others_has_a_family_that_ends(
+    runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "LOOKED", 25)
+    keep("mine", workflow=WORKFLOW)
+    forks = {keep(f"theirs{n}"): n for n in range(60)}
+    store_of(runtime).client.zadd(runtime.store.locate("mine")["forks:mine"], forks)
+
+    async with served(runtime) as http:
+        found = (await http.get("/console/runs/mine/family")).json()
+
+    assert [run["run_id"] for run in found["runs"]] == ["mine"]
+    assert found["is_partial"] is True
 
 
 async def test_no_list_route_contains_anything_of_the_runs_of_others(runtime: Runtime, keep: Keep) -> None:

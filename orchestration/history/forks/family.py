@@ -10,8 +10,9 @@ from ...model.work_item import ForkedFrom
 from ...store.reads import StoreReads
 from ...store.verbs import Store
 
-#: Limits: forks remembered per run (the newest), runs read per family, generations followed upwards.
-REMEMBERED, MOST, GENERATIONS = 200, 200, 50
+#: Limits: forks remembered per run (the newest), runs of a family, runs that are looked at for it, generations followed
+#: upwards.
+REMEMBERED, MOST, LOOKED, GENERATIONS = 200, 200, 1_000, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,12 @@ async def family(
             break
         first = Kin(above.run_id, None, 0)
     found = {first.run_id: first}
+    looked = 0
     for kin in (waiting := [first]):
         for fork in await store.command("list forks", "ZRANGE", _key(store, kin.run_id), 0, -1):
-            if len(found) >= MOST:
+            if len(found) >= MOST or looked >= LOOKED:
                 return tuple(found.values()), True
+            looked += 1
             if (child := await _child(store, kin.run_id, fork.decode())) and await is_readable(child.run_id):
                 found[child.run_id] = child
                 waiting.append(child)
