@@ -84,6 +84,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "unknown_run": "a message of a run that this deployment does not have was dropped: two may share a queue",
         "unknown_settings": "variables `UMBEL_…` that are not settings of this release were ignored",
         "verbose": "output of `Workflow(verbose=True)`",
+        "wait_not_begun": "a step returned without looking at a task of its own that waits; the wait has not begun",
         "wake_failed": "a short retry delay is left to the sweep",
         "worker_recycled": "a worker ends because it has reached `--max-steps` or `--max-memory`",
         "workflows_paused": "a worker follows a workflow that was paused or resumed for the whole deployment",

@@ -18,7 +18,7 @@ from ...orchestration.store.verbs import Store
 from ..context.ctx import Context, current_context
 from ..context.step_context import StepContext
 from ..context.tracing import tracing
-from ..context.waits import Waits
+from ..context.waits import Waits, comes_from_wait
 from ..events.codec import decode_event, encode_event
 from ..events.event import CollectionReleaseEvent, Event, StepFailedEvent
 from ..steps.decorators import StepConfig
@@ -146,8 +146,22 @@ async def call_step(work: Work, registered: Registered, behind: StepContext, sto
             if inspect.isawaitable(returned):
                 awaitable: Awaitable[Any] = returned
                 returned = await calling.awaited(lambda: awaitable)
+        if (swallowed := behind.waits.swallowed()) is not None:
+            return swallowed
+        behind.waits.warn_of_left()
     except Waits as waiting:
+        if not behind.waits.is_own(waiting):
+            raise WorkflowRuntimeError(
+                f"Step {work.step!r} of run {work.run_id!r} waits with the ctx of another step execution, which would "
+                "not get the answer. Use the ctx that the step is called with."
+            ) from None
         return waiting.outcome
+    except Exception as error:
+        if (swallowed := behind.waits.swallowed()) is not None and comes_from_wait(error):
+            return swallowed
+        raise
+    finally:
+        behind.waits.close()
     outcome = _judge(config, returned, behind)
     if behind.writes_back:
         await calling.awaited(behind.find_changes)

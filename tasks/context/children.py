@@ -30,7 +30,7 @@ from ..workflow.registry import Registered, Registry
 from ..workflow.start_events import kept_start_event, start_event_for
 from .results import result_of
 from .tracing import tracing
-from .waits import Waits
+from .waits import RaisedWaits
 
 #: In a run's options: the sessions that wait for its end.
 _OUTER_SESSIONS = "outer_sessions"
@@ -65,13 +65,14 @@ class ChildRun:
 class Children:
     """The child runs of one attempt of a step."""
 
-    def __init__(self, work: Work, registry: Registry, settings: Settings) -> None:
+    def __init__(self, work: Work, registry: Registry, settings: Settings, waits: RaisedWaits) -> None:
         """Args:
         work: The attempt.
         registry: Where workflows are found.
         settings: Limits the size of a start event, and names the default queue.
+        waits: The waits of the attempt.
         """
-        self._work, self._registry, self._settings = work, registry, settings
+        self._work, self._registry, self._settings, self._waits = work, registry, settings, waits
         self._begun: dict[str, int] = {}
         self._named: set[str] = set()
         self._pending: dict[str, AwaitedChild] = {}
@@ -149,7 +150,7 @@ class Children:
             self._pending |= {child.child_id: child for child in open_ones[:CHUNK]}
             if asyncio.current_task() is not self.main():
                 await asyncio.sleep(0)  # tasks that begin together start their children together
-            raise Waits(Awaiting(tuple(self._pending.values()), limit))
+            raise self._waits.new(Awaiting(tuple(self._pending.values()), limit), self.main())
         ends = [self._end(child, name) for child, name in zip(children, names, strict=True)]
         if not return_exceptions:
             for end in ends:

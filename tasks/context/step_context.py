@@ -36,7 +36,7 @@ from .children import Children
 from .emissions import Emissions, check_target, selected
 from .memos import Memos
 from .reuse import take
-from .waits import WaitNames, Waits, checked_requirements, find_answer, is_event_class
+from .waits import RaisedWaits, WaitNames, checked_requirements, find_answer, is_event_class
 
 logger = logging.getLogger("umbel.steps")
 
@@ -102,9 +102,9 @@ class StepContext:
         self.misrouted: Envelope | None = None
         self._collected = 0
         self._collect_calls: dict[str, int] = {}
-        self.wait_names = WaitNames(work)
+        self.wait_names, self.waits = WaitNames(work), RaisedWaits(work)
         self.memos = Memos(work, store)
-        self.children = Children(work, registry, store.settings)
+        self.children = Children(work, registry, store.settings, self.waits)
         self._warned: set[tuple[str, str]] = set()
         self._recorded = recorded
         #: The recorded outcome was taken; the step is not executed.
@@ -361,4 +361,4 @@ class StepContext:
             requirements,
             self.accepts_subclasses,
         )
-        raise Waits(Suspended(waiter, announced, timeout))
+        raise self.waits.new(Suspended(waiter, announced, timeout), self.wait_names.main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -17,6 +18,8 @@ from ..events.codec import EventMismatch, EventRegistry, decode_event, unreadabl
 from ..events.event import Event, fields_to_json
 from ..events.run_events import UnreadableEvent
 from ..values.json_values import dump_json
+
+logger = logging.getLogger("umbel.steps")
 
 #: A step that has received this many answers that do not match their class fails: it decodes all of them each time.
 MOST_UNREADABLE = 100
@@ -38,6 +41,83 @@ class Waits(BaseException):
     def __init__(self, outcome: Suspended | Awaiting) -> None:
         super().__init__(f"waits: {outcome}")
         self.outcome = outcome
+
+
+class RaisedWaits:
+    """The waits that one execution of a step has raised, and what becomes of those that do not unwind it.
+
+    `asyncio.gather(…, return_exceptions=True)` makes values of them, and `except BaseException` swallows them. A step
+    that then returns has not got what it waits for, so it waits nevertheless. A task that the step has cancelled, or
+    never looks at again, is another matter: the step goes on without it.
+    """
+
+    def __init__(self, work: Work) -> None:
+        """Args:
+        work: What is executed.
+        """
+        self._work = work
+        self._raised: list[tuple[Suspended | Awaiting, asyncio.Task[Any] | None]] | None = []
+
+    def new(self, outcome: Suspended | Awaiting, main: asyncio.Task[Any] | None) -> Waits:
+        """A wait to be raised here and now.
+
+        Args:
+            outcome: The outcome of the attempt if it unwinds the step.
+            main: The task in which the step itself is executed.
+        """
+        if self._raised is not None:
+            task = _running_task()
+            self._raised.append((outcome, None if task is main else task))
+        return Waits(outcome)
+
+    def is_own(self, waits: Waits) -> bool:
+        """Whether this execution has raised it, not another one whose context the step has kept."""
+        return any(outcome is waits.outcome for outcome, _ in self._raised or ())
+
+    def swallowed(self) -> Suspended | Awaiting | None:
+        """The first wait that the step has seen although it did not unwind it. The step has just ended."""
+        if not self._raised:
+            return None
+        return next((outcome for outcome, task in self._raised if task is None or _is_seen(task)), None)
+
+    def warn_of_left(self) -> None:
+        """Log the waits in tasks that the step, which has just returned, has neither cancelled nor looked at."""
+        for outcome, task in self._raised or ():
+            if task is not None and not _is_seen(task) and not (task.done() and task.cancelled()):
+                self._warn_of(outcome)
+                if task.done():
+                    task.exception()  # asyncio need not complain as well
+
+    def close(self) -> None:
+        """The execution has ended. Tasks refer to what they raised, and that to the execution."""
+        self._raised = None
+
+    def _warn_of(self, outcome: Suspended | Awaiting) -> None:
+        logger.warning(
+            "step %r of run %s returned without looking at a task that waits for %s, so the wait has not begun; await "
+            "the task, or cancel it before it waits",
+            self._work.step,
+            self._work.run_id,
+            outcome.waiter.event_type.rpartition(".")[2] if isinstance(outcome, Suspended) else "child runs",
+            extra={"action": "wait_not_begun", "run_id": self._work.run_id, "step": self._work.step},
+        )
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # driven by hand, without an event loop
+        return None
+
+
+def _is_seen(task: asyncio.Task[Any]) -> bool:
+    """Whether the outcome of a task has been looked at: by `await`, `gather`, `result()` or `exception()`."""
+    return task.done() and not task.cancelled() and not getattr(task, "_log_traceback", False)
+
+
+def comes_from_wait(error: Exception) -> bool:
+    """Whether a step failed because it took a wait for a result: `'Waits' object has no attribute 'text'`."""
+    return Waits.__name__ in str(error)
 
 
 def unwound_by(group: BaseExceptionGroup[Any]) -> BaseException:
