@@ -100,8 +100,8 @@ def test_a_fork_of_a_run_whose_retention_ends_meanwhile_is_whole_or_is_not(
         for key in keys:
             pipe.pexpire(key, chosen.randint(1, 40) if number else 40_000)
         pipe.execute()
-        if number == 1:
-            eventually(lambda keys=keys: not store.client.exists(*keys), "all of it is expired")
+        if number == 1:  # the sweep may write to a journal that has expired before its run, and so keep it for long
+            eventually(lambda keys=keys: not store.client.delete(*keys), "all of it is gone")
         fork_id = f"fork{number}"
         try:
             fork = handler.fork(point, run_id=fork_id)
