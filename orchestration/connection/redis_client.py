@@ -40,6 +40,15 @@ _CLIENT_NAME = re.compile("[!-~]*")
 
 _OF_SENTINEL = ("sentinel://", "redis+sentinel://", "rediss+sentinel://")
 
+#: Schemes whose path is the number of a database.
+_OF_ONE_REDIS = ("redis", "rediss", "valkey", "valkeys")
+_DATABASE = re.compile("(/[0-9]*)?/?")
+
+#: How a server reports a command that `rename-command` has disabled, and one in a script, which it does not name.
+_DISABLED = re.compile(
+    r"(?:ERR )?(?P<what>unknown (?:\w+ )?command\b.*?)(?:, with args beginning with.*)?", re.I | re.S
+)
+
 #: A redis-py client. Its stubs type each reply as the union of all replies; replies are typed where they are decoded.
 Client: TypeAlias = Any
 
@@ -145,7 +154,8 @@ def pool_of(kind: Any, url: str, **options: Any) -> Any:
             # A password that was not percent-encoded is taken for a port, and the error quotes it.
             reason = "its port is not a number" if "Port could not be cast" in str(error) else str(error)
         except (TypeError, AttributeError, DataError) as error:
-            name = str(error).partition(" unexpected keyword argument ")[2]
+            # What follows a ? in a password is taken for options.
+            name = "" if "@" in url.partition("?")[2] else str(error).partition(" unexpected keyword argument ")[2]
             reason = f"redis-py has no option {name}" if name else "an option of it is for programs"
     raise ConfigurationError(
         f"UMBEL_REDIS_URL is {redact_url(url)!r}, which is not a Redis URL ({reason}). Expected "
@@ -167,8 +177,21 @@ def flaw_of(url: str) -> str | None:
         return "it is in quotation marks, which belong to the shell"
     if any(character.isspace() for character in url):
         return "there is a space or line break in it"
-    if any(re.split("[/?#]", each.partition("://")[2], maxsplit=1)[0].count("@") > 1 for each in url.split(";")):
+    return next(filter(None, map(_flaw_of_one, url.split(";"))), None)
+
+
+def _flaw_of_one(url: str) -> str | None:
+    scheme, _, place = url.partition("://")
+    authority, *_ = re.split("[/?#]", place, maxsplit=1)
+    path, _, query = place.removeprefix(authority).partition("?")
+    if authority.count("@") > 1:
         return "an @ in its password is not written as %40"
+    # A password is cut off at its first / or ? or #, and the server is then looked for in what came before.
+    names = path + "".join(option.partition("=")[0] for option in query.split("&"))
+    if authority and ("@" in names or ("@" in query and ("@" in authority or authority.startswith(":")))):
+        return "write / ? # @ % in its password as %2F %3F %23 %40 %25"
+    if scheme in _OF_ONE_REDIS and not _DATABASE.fullmatch(path):
+        return "what follows its host is not the number of a database"
     return None
 
 
@@ -249,7 +272,37 @@ def refusal_of(url: str, error: Exception) -> ConfigurationError | None:
         return error
     if isinstance(error, AuthenticationError):
         return refused_credentials(url, error)
-    return lacking_rights(url, error) if isinstance(error, NoPermissionError) else None
+    if isinstance(error, NoPermissionError):
+        return lacking_rights(url, error)
+    if not isinstance(error, ResponseError):
+        return None
+    if "DB index is out of range" in str(error):
+        return ConfigurationError(
+            f"Redis at {redact_url(url)} has no database of that number (DB index is out of range). Write a smaller "
+            "one in the URL: a server has databases 0 to 15, unless its setting `databases` says otherwise."
+        )
+    disabled = _DISABLED.fullmatch(str(error))
+    return lacking_command(url, disabled["what"]) if disabled is not None else None
+
+
+def is_forbidden(error: ResponseError) -> bool:
+    """Whether the user may not use the command, or the server's configuration disables it."""
+    return isinstance(error, NoPermissionError) or _DISABLED.fullmatch(str(error)) is not None
+
+
+def lacking_command(url: str, what: str) -> ConfigurationError:
+    """What to raise when the server lacks a command that umbel needs.
+
+    Args:
+        url: The server.
+        what: How it said so, without the command's arguments.
+    """
+    unnamed = "; umbel's functions call TIME and the commands of data types" if "from script" in what else ""
+    return ConfigurationError(
+        f"Redis at {redact_url(url)} lacks a command that umbel needs: {what.rstrip('. ')}{unnamed}. If its "
+        f"configuration disables the command (rename-command), remove that line and restart it; the rights of single "
+        f"users are better limited by ACL SETUSER NAME {RIGHTS}"
+    )
 
 
 def lacking_rights(url: str, error: Exception) -> ConfigurationError:

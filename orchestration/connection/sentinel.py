@@ -19,8 +19,11 @@ from redis import asyncio as redis_asyncio
 from redis.asyncio import sentinel as asyncio_sentinel
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
+
+from ..model.errors import ConfigurationError
 
 #: Schemes, and whether primary and sentinels speak TLS.
 _SCHEMES = {"sentinel": False, "redis+sentinel": False, "rediss+sentinel": True}
@@ -108,17 +111,30 @@ class Sentinels:
         tls: dict[str, Any] = {"ssl": True, **self.tls_options} if self.has_tls else {}
         return {**seconds, **tls, **self.credentials_there}
 
+    def _not_sentinels(self, error: ResponseError) -> Exception:
+        if "unknown command" not in str(error):
+            return error
+        nodes = ", ".join(f"{bracketed(host)}:{port}" for host, port in self.nodes)
+        return ConfigurationError(
+            f"A server that UMBEL_REDIS_URL or UMBEL_BROKER_URL names as a sentinel ({nodes}) is not one: it does not "
+            f"know the command SENTINEL. Write the sentinels' ports, by default {_PORT}; or, for a Redis without "
+            "Sentinel, redis://host:6379/0."
+        )
+
     async def primary(self) -> tuple[str, int]:
         """Ask for the primary's current address. Each sentinel gets a new connection, so this works on any loop.
 
         Raises:
             MasterNotFoundError: None of them knows; it is a redis-py ConnectionError.
+            ConfigurationError: A server of the URL is not a sentinel.
         """
         options: dict[str, Any] = {"protocol": 2, "retry": redis_asyncio.retry.Retry(NoBackoff(), 0)}
         asked = asyncio_sentinel.Sentinel(self.nodes, sentinel_kwargs=self._options_there() | options)
         try:
             host, port = await asked.discover_master(self.name)
             return host, port
+        except ResponseError as error:
+            raise self._not_sentinels(error) from error
         finally:
             for each in asked.sentinels:
                 await each.aclose()
@@ -130,6 +146,8 @@ class Sentinels:
         try:
             host, port = asked.discover_master(self.name)
             return host, port
+        except ResponseError as error:
+            raise self._not_sentinels(error) from error
         finally:
             for each in asked.sentinels:
                 each.close()

@@ -27,9 +27,9 @@ Lifetime = Annotated[float, Field(le=LONGEST_SECONDS, allow_inf_nan=False)]
 Wait = Annotated[float, Field(le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)]
 Count = Annotated[int, Field(le=LARGEST_COUNT)]
 
-#: `scheme://user:password@`. The password goes up to the last `@` before the path; one that was not percent-encoded and
-#: has a `/` or `?` in it goes further.
-_CREDENTIALS = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^:@/?#]*):(?:[^/?#]*@|[^?]*@|.*@)", re.IGNORECASE)
+#: `scheme://user:password@`. A password that was not percent-encoded may have any character in it, so everything up to
+#: the last `@` is hidden.
+_CREDENTIALS = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^:]*):.*@", re.IGNORECASE | re.DOTALL)
 #: Text that is not a URL but has an `@`: everything before it may be a password.
 _BEFORE_HOST = re.compile(r"^(?!.{0,40}?[a-z0-9]://).*@", re.IGNORECASE | re.DOTALL)
 #: A query value whose name looks like a secret: `?password=…`, `&ssl_password=…`, and spellings of other products.

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from hiredis import Reader, pack_command
-from redis.exceptions import ConnectionError, NoPermissionError, RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
-from ..connection.redis_client import lacking_rights
+from ..connection.redis_client import refusal_of
 from ..connection.settings import redact_url
 from ..model.errors import UmbelError, WorkflowRuntimeError
 from ..store.asks import Replies
@@ -179,9 +179,10 @@ class LiveChannels:
         while True:
             try:
                 await self._converse()
-            except NoPermissionError as error:
-                self._note_lost(lacking_rights(self.store.connection.url, error))
-                self._pause = REFUSED_PAUSE
+            except ResponseError as error:
+                refusal = refusal_of(self.store.connection.url, error)
+                self._note_lost(refusal or error)
+                self._pause = REFUSED_PAUSE if refusal is not None else self._pause
             except (RedisError, OSError) as error:
                 self._note_lost(error)
             except Exception as error:

@@ -7,11 +7,14 @@ import pwd
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from support import TESTS
 from support.eventually import eventually
 from support.flows import everyday as flows
+from support.processes.command_line import Cli
 from support.processes.driving import Deploy
 from umbel import ConfigurationError, Settings
 from umbel.orchestration.connection.redis_client import connect, refuse_old_release
@@ -121,6 +124,16 @@ def test_flower_does_not_get_what_kubernetes_sets_for_a_service_of_its_name(monk
         (f'"redis://:{SECRET}@127.0.0.1:6379/0"', "it is in quotation marks"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0\n", "a space or line break"),
         (f"redis://:pa@{SECRET}@127.0.0.1:6379/0", "an @ in its password is not written as %40"),
+        (f"redis://:pa@x#{SECRET}@127.0.0.1:6379/0", "write / ? # @ % in its password"),
+        (f"redis://:pa@x/{SECRET}@127.0.0.1:6379/0", "write / ? # @ % in its password"),
+        (f"redis://:pa@x?{SECRET}=1@127.0.0.1:6379/0", "write / ? # @ % in its password"),
+        (f"redis://:123?{SECRET}@127.0.0.1:6379/0", "write / ? # @ % in its password"),
+        (f"redis://:123/{SECRET}@127.0.0.1:6379/0", "write / ? # @ % in its password"),
+        (f"redis://user:123?{SECRET}=1@127.0.0.1:6379/0", "an option of it is for programs"),
+        (f"sentinel://:pa@x/main?{SECRET}=1@127.0.0.1/0", "write / ? # @ % in its password"),
+        (f"redis://:{SECRET}@127.0.0.1:6379/abc", "what follows its host is not the number of a database"),
+        (f"redis://:{SECRET}@127.0.0.1:6379/1/2", "what follows its host is not the number of a database"),
+        (f"rediss://:{SECRET}@127.0.0.1:6379/-1", "what follows its host is not the number of a database"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?family=0", "redis-py has no option 'family'"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?socket_timeout=soon", "socket_timeout"),
         (f"redis://:{SECRET}@127.0.0.1:6379/0?client_name=my%20shop", "its client_name has spaces"),
@@ -158,6 +171,8 @@ def test_an_unusable_redis_url_is_one_sentence_without_its_password(url: str, wh
         ),
         (f"'amqp://me:{SECRET}@here//'", "it is in quotation marks"),
         (f"amqp://me:pa@{SECRET}@here//", "not written as %40"),
+        (f"amqp://me:pa@x/{SECRET}@here//", "write / ? # @ % in its password"),
+        (f"redis://:{SECRET}@here/abc", "what follows its host is not the number of a database"),
         (f"rabbit://me:{SECRET}@here//", "Celery has no transport 'rabbit'"),
         ("here:5672", "it does not begin with redis:// or amqp://"),
     ],
@@ -169,6 +184,51 @@ def test_an_unusable_broker_url_is_one_sentence_without_its_password(url: str, w
             act(settings)  # type: ignore[operator]
         assert why in str(refused.value)
         assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://here",
+        "redis://here/",
+        "redis://me:word@here:1/3?health_check_interval=5",
+        "redis://here/0?username=a@b&password=c@d",
+        "unix:///run/a@b.sock?db=1",
+        "sentinel://me:word@one:1,two/main/0",
+        "redis+cluster://me:word@one,two",
+    ],
+)
+def test_urls_in_their_proper_form_are_accepted(url: str) -> None:
+    Runtime(Settings(redis_url=url, broker_url="amqp://me:word@here/%2Fshop")).close()
+
+
+def test_a_password_of_a_cluster_is_refused_if_it_cuts_off_its_url() -> None:
+    url = f"redis+cluster://:pa@x?{SECRET}=1@127.0.0.1:6379/0"
+    with pytest.raises(ConfigurationError, match="write / . # @ % in its password") as refused:
+        Runtime(Settings(redis_url=url, broker_url="amqp://here"))
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("command", ["ping", "runs", "start", "worker"])
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://:{0.password}@{0.hostname}:{0.port}/99999", "has no database of that number"),
+        ("sentinel://:{0.password}@{0.hostname}:{0.port}/shop/0?sentinel_password={0.password}", "is not one: it does"),
+    ],
+)
+def test_a_server_that_is_not_what_the_url_says_is_one_sentence(
+    durable_redis_url: str, tmp_path: Path, url: str, why: str, command: str
+) -> None:
+    at = urlsplit(durable_redis_url)
+    cli = Cli(tmp_path, UMBEL_REDIS_URL=url.format(at), PYTHONPATH=str(TESTS))
+    targets = {"start": ["support.flows.everyday:Chain"], "worker": ["support.flows.everyday"]}.get(command, [])
+
+    done = cli(command, *targets, fails=True)
+
+    assert f" {why}" in done.err
+    assert "Traceback" not in done.err
+    assert str(at.password) not in done.err
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,13 @@ URLS = [
     "redis://user:a?{}@here/0",
     "redis://user:a#{}@here/0",
     "redis://user:a;{}@here/0",
+    "redis://:a@b#{}@here/0",
+    "redis://:a@b/{}@here/0",
+    "redis://:a@b?{}=1@here/0",
+    "redis://:a@b#c/{}@here/0",
+    "redis://:a@b#c\n{}@here/0",
+    "redis://us/er:{}@here/0",
+    "redis://us@er:{}@here/0",
     "redis://here:6379/0?password={}",
     "redis://here:6379/0?db=1&password={}&protocol=2",
     "rediss://here:6379/0?ssl_password={}",
@@ -131,7 +138,7 @@ def test_an_invalid_url_is_reported_without_its_password(url: str) -> None:
 
 def test_a_password_that_is_taken_for_a_port_is_not_quoted() -> None:
     """In `redis://:pa/ss@here`, the text before the slash looks like a port, and Python's error quotes it."""
-    with pytest.raises(ConfigurationError, match="port is not a number.*write / . # @ % as %2F") as refused:
+    with pytest.raises(ConfigurationError, match="write / . # @ % in its password as %2F") as refused:
         connect(f"redis://:{SECRET}/more@here:6379/0")
 
     assert SECRET not in "".join(traceback.format_exception(refused.value))

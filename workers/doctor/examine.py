@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from ...orchestration.connection.portal import Portal
+from ...orchestration.connection.redis_client import is_forbidden, refusal_of
 from ...orchestration.connection.refusals import refusal_in
 from ...orchestration.connection.settings import Settings, redact_url
 from ...orchestration.engine.pausing.workflows import Pauses, pauses
@@ -25,6 +26,7 @@ from ...orchestration.inspection.metrics import unclaimed
 from ...orchestration.inspection.run_list import newest_runs
 from ...orchestration.model.errors import ConfigurationError, StoreUnavailable, UmbelError
 from ...orchestration.store.nodes import connection_to
+from ...orchestration.store.pipeline import NO_FUNCTION
 from ...orchestration.store.verbs import Store
 from ..transport.quarantine import quarantined_of
 from .celery_rules import judge_settings
@@ -59,7 +61,9 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     try:
         try:
             servers = ask_servers(settings.redis_url or "")
-        except NoPermissionError:
+        except ResponseError as error:
+            if not is_forbidden(error):
+                raise
             servers = {}
             findings.append(_unseen(settings))
         judged = (each.at(name) for name in servers for each in judge_server(servers[name], is_private=is_embedded))
@@ -74,8 +78,7 @@ def examine(settings: Settings, app: Celery, *, is_embedded: bool = False, is_ow
     except ConfigurationError as error:
         findings.append(Finding("danger", "deployment", str(error), "Nothing else was examined."))
     except (RedisError, OSError, UmbelError) as error:
-        where = f"The state Redis at {redact_url(settings.redis_url or '')}"
-        findings.append(_fault("redis", where, error, "Start it, or correct UMBEL_REDIS_URL."))
+        findings.append(_unanswered(settings, error))
     finally:
         portal.close()
     return findings
@@ -87,6 +90,14 @@ def _fault(about: str, where: str, error: BaseException, fix: str, so: str = "")
     if refused is None:
         return Finding("danger", about, f"{where} does not answer: {_text_of(error)}.{so}", fix)
     return Finding("danger", about, f"{where} {refused.why}.{so}", f"{refused.remedy[0].upper()}{refused.remedy[1:]}.")
+
+
+def _unanswered(settings: Settings, error: Exception) -> Finding:
+    url = settings.redis_url or ""
+    if (refusal := refusal_of(url, error)) is not None:
+        return Finding("danger", "deployment", str(refusal), "Nothing else was examined.")
+    where = f"The state Redis at {redact_url(url)}"
+    return _fault("redis", where, error, "Start it, or correct UMBEL_REDIS_URL.")
 
 
 def _unseen(settings: Settings) -> Finding:
@@ -161,6 +172,7 @@ def _known_password(settings: Settings) -> Iterator[Finding]:
 async def _examine_state(store: Store, findings: list[Finding]) -> None:
     """Append findings as they are made, so that those from before Redis stopped answering are kept."""
     workers, paused = await seen_workers(store), await pauses(store)
+    await _call_function(store)
     refused = await refused_writes(store, range(store.settings.shards))
     findings += _workers(workers) if refused is None else [_read_only(store, refused)]
     findings += _paused(paused)
@@ -181,6 +193,19 @@ async def _examine_state(store: Store, findings: list[Finding]) -> None:
 def _read_only(store: Store, refused: StoreUnavailable) -> Finding:
     where = f"The state Redis at {refused.where}"
     return _fault("redis", where, refused, "", " No worker can announce itself, so which are alive is not known.")
+
+
+async def _call_function(store: Store) -> None:
+    """Call a function that does not exist, so that a server that forbids `FCALL` says so.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    try:
+        await store.command("call a function", "FCALL", "umbel_doctor", 0)
+    except ResponseError as error:
+        if not str(error).startswith(NO_FUNCTION):
+            raise
 
 
 def _paused(paused: Pauses) -> Iterator[Finding]:

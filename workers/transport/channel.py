@@ -69,7 +69,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from ...orchestration.connection.failpoints import failpoint
-from ...orchestration.connection.redis_client import lacking_rights
+from ...orchestration.connection.redis_client import refusal_of
 from ...orchestration.model.errors import ConfigurationError
 from ...tasks.messages.template import HEADER
 from .faults import Undecodable, body_fault, envelope_fault
@@ -200,8 +200,8 @@ class Channel(stock.Channel):
     def _receive_one(self, c: Any) -> Any:
         try:
             return super()._receive_one(c)
-        except redis.exceptions.NoPermissionError as error:  # reconnecting would not help
-            raise lacking_rights(str(self.connection.client.as_uri()), error) from error
+        except redis.exceptions.ResponseError as error:
+            raise refusal_of(str(self.connection.client.as_uri()), error) or error from None
         except RecursionError as error:
             _log_dropped("any exchange", error)
             return False

@@ -16,6 +16,7 @@ import click
 from celery import signals
 from celery.apps import worker as celery_worker
 
+from ....orchestration.model.errors import ConfigurationError
 from ....tasks.context.step_fields import step_fields
 from ..output import note
 
@@ -66,6 +67,16 @@ class Seldom(logging.Filter):
         if now - self._logged_at.get(kind, -math.inf) < _SELDOM_SECONDS:
             return False
         self._logged_at[kind] = now
+        return True
+
+
+class WithoutTraceback(logging.Filter):
+    """Takes the traceback from what an operator must correct: a wrong setting, a right that is missing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always True: the record is logged."""
+        if record.exc_info and isinstance(record.exc_info[1], ConfigurationError):
+            record.msg, record.args, record.exc_info = "%s", (str(record.exc_info[1]),), None
         return True
 
 

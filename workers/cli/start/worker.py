@@ -28,7 +28,7 @@ from ..deployment.existing import configured, refuse_foreign
 from ..deployment.options import app_option
 from ..deployment.own_app import installation
 from ..targets import companions, llama_index_option, load_targets
-from .log_format import LogFormat, Seldom, log_as_json, log_format_option, printer
+from .log_format import LogFormat, Seldom, WithoutTraceback, log_as_json, log_format_option, printer
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -169,6 +169,7 @@ def worker(
             printer(log_format)(line)
     for retrying in ("celery.worker.consumer.consumer", "umbel.worker"):
         logging.getLogger(retrying).addFilter(Seldom())
+    logging.getLogger("celery.worker").addFilter(WithoutTraceback())
     limit_drain(app, settings.drain_seconds)
     if pool == "asyncio":
         sys.setswitchinterval(_SWITCH_SECONDS)
