@@ -320,7 +320,8 @@ class StepContext:
 
         Raises:
             WorkflowRuntimeError: The timeout is not a valid duration, or another argument is not what it should be.
-            WorkflowRuntimeError: Another task of the step waits for the same, and neither has a `waiter_id`.
+            WorkflowRuntimeError: Another task of the step waits for the same, and neither has a `waiter_id`; or the
+                wait of this `waiter_id` was for another class.
             UnserializableValue: A requirement can never be met: an event's JSON cannot contain such a value.
             PayloadTooLarge: The requirements are too large.
             EventMismatch: Too many answers do not match their class.
@@ -345,6 +346,12 @@ class StepContext:
             waiter_id = self.wait_names.of(event_name(event_type), requirements, announced)
         answer = find_answer(waiter_id, self.work, self.registry)
         if answer.event is not None:
+            if not isinstance(answer.event, event_type) and event_name(type(answer.event)) != event_name(event_type):
+                raise WorkflowRuntimeError(
+                    f"{self._about('wait_for_event')} waits for {event_type.__name__} with the waiter_id "
+                    f"{waiter_id!r}, which was answered by a {type(answer.event).__name__}. Give each wait a waiter_id "
+                    "of its own, and another one when it waits for another class than in earlier code."
+                )
             return answer.event
         if answer.is_late:
             raise TimeoutError(

@@ -109,6 +109,20 @@ async def test_an_argument_of_a_wrong_type_fails_the_step_with_an_error_that_nam
     assert says in str(error)
 
 
+async def test_a_wait_does_not_get_the_answer_to_a_wait_of_the_same_name_for_another_class() -> None:
+    async def ask_twice(ctx: Context) -> str:
+        await ctx.wait_for_event(HumanResponseEvent, waiter_id="one")
+        return str((await ctx.wait_for_event(Card, waiter_id="one")).n)
+
+    handler = asking(ask_twice).run()
+    await handler.send_event(HumanResponseEvent(response="yes"))
+
+    with pytest.raises(
+        WorkflowRuntimeError, match="waits for Card with the waiter_id 'one', which was answered by a Hum"
+    ):
+        await handler
+
+
 async def test_a_handler_refuses_to_select_steps_by_anything_but_a_name() -> None:
     handler = asking(lambda ctx: ctx.wait_for_event(HumanResponseEvent)).run()
 
