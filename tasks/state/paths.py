@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from ..values.dict_like_model import DictLikeModel
 from ..values.texts import is_text
+from .item_types import Declared
 
 #: Most segments in one path.
 MAX_SEGMENTS = 1000
@@ -58,18 +59,30 @@ def follow(value: Any, segments: Sequence[str]) -> Any:
 def assign(root: Any, segments: Sequence[str], value: Any) -> None:
     """Set the value at a path, creating a dict for each missing segment before the last.
 
-    A field of a model is validated, whatever the model's configuration says about assignment.
+    A field of a model is validated, whatever the model's configuration says about assignment; so is an item of a list
+    or dict whose type such a field declares.
 
     Raises:
-        ValueError: A value on the path cannot hold the next segment. pydantic's `ValidationError` is a `ValueError`.
+        ValueError: A value on the path cannot hold the next segment, or its type forbids the value. pydantic's
+            `ValidationError` is a `ValueError`.
     """
-    holder = root
+    holder, declared = root, Declared()
     for position, segment in enumerate(segments[:-1]):
+        declared = declared.of(holder, segment)
         try:
             holder = _child(holder, segment)
         except Absent:
-            _put(holder, segment, {}, segments[: position + 1])
-            holder = _child(holder, segment)  # a model's validator may have replaced the dict
+            # All that is missing is set as one value: its type may be a model, not a dict.
+            for each in reversed(segments[position + 1 :]):
+                value = {each: value}
+            segments = segments[: position + 1]
+            break
+    else:
+        declared = declared.of(holder, segments[-1])
+    if isinstance(holder, dict | list) and declared.type is not Any:
+        seen = twin(value)
+        validated = declared.validated(seen)
+        value = value if validated is seen else validated
     _put(holder, segments[-1], value, segments)
 
 

@@ -190,3 +190,47 @@ async def test_validators_of_values_that_are_put_into_a_state_do_not_run_again(p
 
     kept = await state.get_state()
     assert (mine.seen, kept.one.seen, kept.several[0].seen) == ([0], [0], [0])
+
+
+class Item(BaseModel):
+    x: int = 1
+
+
+class Shelf(BaseModel):
+    items: dict[str, Item] = Field(default_factory=dict)
+    perhaps: dict[str, list[Item]] | None = None
+    row: list[int] = Field(default_factory=list)
+    loose: dict[str, Any] = Field(default_factory=dict)
+
+
+async def test_a_value_set_by_path_has_the_type_that_its_container_declares(place: Run | Memory) -> None:
+    state = place.state(Shelf)
+
+    await state.set("items.a.x", 1)
+    await state.set("items.b", {"x": "2"})
+    await state.set("items.a.x", 3)
+    await state.set("perhaps", {"a": [Item()]})
+    await state.set("perhaps.a.0", {"x": 4})
+    await state.set("row", [1, 2])
+    await state.set("row.1", "5")
+    await state.set("loose.a.b", {"x": 6})
+
+    assert await state.get_state() == Shelf(
+        items={"a": Item(x=3), "b": Item(x=2)},
+        perhaps={"a": [Item(x=4)]},
+        row=[1, 5],
+        loose={"a": {"b": {"x": 6}}},
+    )
+
+
+@pytest.mark.parametrize(("path", "value"), [("items.b.x", "no"), ("items.b", "garbage"), ("row.0", "x")])
+async def test_a_value_that_the_type_of_its_container_forbids_is_refused(
+    place: Run | Memory, path: str, value: Any
+) -> None:
+    state = place.state(Shelf)
+    await state.set("row", [1])
+
+    with pytest.raises(ValidationError, match="valid"):
+        await state.set(path, value)
+
+    assert await state.get_state() == Shelf(row=[1])
