@@ -45,10 +45,11 @@ def state_of(exc: BaseException) -> dict[str, Any] | None:
     state["args"] = written
     size = 0
     for name, value in attributes.items():
-        if (written := _written(value)) is not None:
-            size += len(json.dumps(written))
-            if size <= _MAX_ALL:
-                state.setdefault("attributes", {})[name] = written
+        size += len(json.dumps(written)) if (written := _written(value)) is not None else 0
+        if written is not None and size <= _MAX_ALL:
+            state.setdefault("attributes", {})[name] = written
+        else:
+            state.setdefault("left_out", []).append(name)
     return state
 
 
@@ -73,13 +74,27 @@ def rebuilt(cls: type[E], state: Mapping[str, Any], members: list[Exception] | N
     base.__init__(exc, *args)
     if members is None:
         exc.args = args
+    slots = {*_members(base), *_slots(cls)}
     for name, written in state.get("attributes", {}).items():
         value = _read(written)
-        if name in _members(base):
+        if name in slots:
             setattr(exc, name, value)
         else:
             exc.__dict__[name] = value
+    if not has_usual_attributes(exc):
+        exc.__dict__ |= dict.fromkeys(state.get("left_out", ()))
     return exc
+
+
+def has_usual_attributes(exc: BaseException) -> bool:
+    """Whether reading an attribute that it does not have raises AttributeError, as loggers and others expect.
+
+    The `__getattr__` of some classes reads an attribute that was left out, and fails if that is missing.
+    """
+    try:
+        return not hasattr(exc, "_umbel_has_no_such_attribute")
+    except Exception:
+        return False
 
 
 def _builtin(cls: type) -> Any:
@@ -95,6 +110,13 @@ def _members(base: type) -> Iterator[str]:
                 yield name
 
 
+def _slots(cls: type) -> Iterator[str]:
+    """The attributes of an exception class that are in `__slots__`."""
+    for each in cls.__mro__:
+        if each.__module__ != "builtins":
+            yield from (name for name, found in vars(each).items() if isinstance(found, types.MemberDescriptorType))
+
+
 def _attributes(exc: BaseException) -> Iterator[tuple[str, Any]]:
     base = _builtin(type(exc))
     if not isinstance(exc, BaseExceptionGroup):
@@ -107,6 +129,9 @@ def _attributes(exc: BaseException) -> Iterator[tuple[str, Any]]:
             value = getattr(exc, name, None)
             if value is not None and (fresh is None or getattr(fresh, name, None) is not value):
                 yield name, value
+    for name in _slots(type(exc)):
+        if hasattr(exc, name):
+            yield name, getattr(exc, name)
     for name, value in vars(exc).items():
         if name not in _COMMON:
             yield name, value

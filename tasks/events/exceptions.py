@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..values.class_names import is_restricted, loaded_class, may_be_found, qualified_name
-from .exception_states import rebuilt, state_of
+from .exception_states import has_usual_attributes, rebuilt, state_of
 
 #: Characters of a message or note that are sent; a run must be able to fail however long the message is.
 _MAX_TEXT = 64 * 1024
@@ -169,7 +169,7 @@ def _rebuild(name: str, message: str, encoded: dict[str, Any]) -> Exception | No
     for way in ways:
         try:
             exc = way()
-            if isinstance(exc, cls) and message in (str(exc), _text(exc)):
+            if isinstance(exc, cls) and message in (str(exc), _text(exc)) and has_usual_attributes(exc):
                 return exc
         except BaseException:  # a constructor with another signature; the next try or the stand-in has the message
             continue

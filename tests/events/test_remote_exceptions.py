@@ -9,6 +9,8 @@ import pickle
 import subprocess
 import urllib.error
 from datetime import datetime
+from email.message import Message
+from io import BytesIO
 from typing import cast
 
 import pytest
@@ -328,3 +330,51 @@ def test_a_circle_of_causes_ends() -> None:
     first.__cause__, second.__cause__ = second, first
 
     assert str(_round_trip(first)) == "a"
+
+
+class Slotted(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        super().__init__("slotted")
+        self.code = code
+
+
+class Wrapping(Exception):
+    """Has the attributes of what it wraps."""
+
+    def __init__(self, wrapped: object, text: str) -> None:
+        super().__init__(text)
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.__dict__["wrapped"], name)
+
+
+def test_attributes_in_slots_are_sent() -> None:
+    again = decode_exception(encode_exception(Slotted(7)))
+
+    assert isinstance(again, Slotted)
+    assert again.code == 7
+
+
+def test_an_exception_that_asks_for_what_was_left_out_says_so_as_others_do() -> None:
+    answer = urllib.error.HTTPError("https://example.org", 404, "gone", Message(), BytesIO(b"x"))
+
+    for sent, about in ((Wrapping(object(), "lost"), None), (answer, 404)):
+        again = decode_exception(encode_exception(sent))
+        assert type(again) is type(sent)
+        assert getattr(again, "code", None) == about
+        assert getattr(again, "nothing", "absent") == "absent"
+        assert str(again) == str(sent)
+
+
+def test_an_exception_that_no_attribute_can_be_asked_of_is_not_rebuilt() -> None:
+    stored = encode_exception(Wrapping(object(), "lost"))
+    del stored["exception_state"]["left_out"]  # as an earlier release stored it
+    del stored["exception_state"]["args"]
+
+    again = decode_exception(stored)
+
+    assert isinstance(again, UnreconstructedException)
+    assert str(again) == "lost"
