@@ -73,6 +73,17 @@ def plain_fields(cls: type[BaseModel]) -> PlainFields:
     return known
 
 
+def input_names(cls: type[BaseModel]) -> Iterator[str]:
+    """The names under which a new instance takes its fields."""
+    by_name = cls.model_config.get("populate_by_name") or cls.model_config.get("validate_by_name")
+    by_alias = cls.model_config.get("validate_by_alias", True)
+    for name, field in cls.model_fields.items():
+        aliases = list(_aliases(field)) if by_alias else []
+        yield from aliases
+        if by_name or not aliases:
+            yield name
+
+
 def _aliases(field: FieldInfo) -> Iterator[str]:
     alias = field.validation_alias if field.validation_alias is not None else field.alias
     for choice in alias.choices if isinstance(alias, AliasChoices) else [alias]:

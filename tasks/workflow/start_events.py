@@ -11,6 +11,7 @@ from ...orchestration.model.envelope import Envelope
 from ...orchestration.model.errors import WorkflowRuntimeError
 from ..events.event import StartEvent, event_name
 from ..steps.discovery import steps_of
+from ..values.plain_fields import input_names
 from .definition import WorkflowDefinition
 from .source import uses_start_event
 
@@ -57,7 +58,7 @@ def start_event_for(workflow: WorkflowDefinition, given: StartEvent | None, fiel
         )
         raise WorkflowRuntimeError(
             f"Failed creating a start event of type {cls.__name__} for workflow {workflow.workflow_name!r}: "
-            f"{problems}. Its fields: {', '.join(cls.model_fields) or 'none'}."
+            f"{problems}. Its fields: {', '.join(input_names(cls)) or 'none'}."
         ) from error
 
 

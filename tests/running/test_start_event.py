@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from umbel import Context, Event, StartEvent, StopEvent, Workflow, WorkflowRuntimeError, step
 
@@ -60,3 +61,22 @@ async def test_a_run_of_code_that_does_not_mention_it_does_not_keep_it(runtime: 
     with pytest.raises(WorkflowRuntimeError, match=r"step 'ask' asks for: .*Mention ctx\.start_event there"):
         await handler
     assert "start_event" not in runtime.portal.call(runtime.store.run(handler.run_id)).options
+
+
+class Aliased(StartEvent):
+    src: str = Field(alias="from")
+    n: int = Field(default=1, alias="count", validation_alias="number")
+    plain: int = 0
+
+
+class TakesAliases(Workflow):
+    @step
+    async def begin(self, ev: Aliased) -> StopEvent:
+        return StopEvent(result=ev.src)
+
+
+async def test_the_names_that_an_error_lists_are_those_that_run_takes() -> None:
+    with pytest.raises(WorkflowRuntimeError, match=r"from: Field required.* Its fields: from, number, plain\."):
+        await TakesAliases().run(n=3)
+
+    assert await TakesAliases().run(**{"from": "x", "number": 2}) == "x"

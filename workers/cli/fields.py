@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ...tasks.events.event import Event
+from ...tasks.values.plain_fields import input_names
 from ...tasks.values.typed_text import read_json, read_typed
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -67,8 +68,8 @@ def _declared(key: str, cls: type[Event] | None) -> Any:
     near = difflib.get_close_matches(key, by_name, 1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise click.UsageError(
-        f"{cls.__name__} has no field {key!r}. {hint}Its fields: {', '.join(by_name)}. To give it anyway, use --input "
-        f"'{{\"{key}\": …}}'."
+        f"{cls.__name__} has no field {key!r}. {hint}Its fields: {', '.join(input_names(cls))}. To give it anyway, "
+        f"use --input '{{\"{key}\": …}}'."
     )
 
 
