@@ -158,7 +158,9 @@ class Settings(BaseModel):
     otel: bool = Field(default=False, description="Trace with OpenTelemetry, as umbel.telemetry.install() does")
     unverified_tls: bool = Field(default=False, description="Accept URLs that switch TLS verification off")
     key_prefix: str = Field(default="umbel", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
-    default_queue: str | None = Field(default=None, description="Queue of steps without one; None is `umbel`")
+    default_queue: str | None = Field(
+        default=None, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="Queue of steps without one; None is `umbel`"
+    )
     shards: int = Field(default=16, ge=1, le=MAX_SHARDS)
 
     lease_seconds: Wait = Field(default=15.0, ge=SHORTEST_SECONDS)

@@ -315,7 +315,7 @@ def _check_placement(
             f"retry_policy must be an object with a next() method, got {retry_policy!r} for step {where!r}. "
             "Build one with retry_policy(...)."
         )
-    if queue is not None and (not isinstance(queue, str) or not queue):
+    if queue is not None and (not isinstance(queue, str) or not queue or not queue.isprintable()):
         raise WorkflowValidationError(f"queue must be the name of a Celery queue, got {queue!r} for step {where!r}.")
     if priority is not None and not (is_count(priority, least=0) and priority <= 255):
         raise WorkflowValidationError(

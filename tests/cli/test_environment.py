@@ -80,6 +80,12 @@ def test_a_number_that_no_timer_or_script_can_take_stops(name: str, value: str) 
         Settings.from_environment({f"UMBEL_{name.upper()}": value})
 
 
+@pytest.mark.parametrize("value", ["a\nb", "a\x1b[31m", "a\x9b"])
+def test_a_queue_that_no_log_line_could_show_stops(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="UMBEL_DEFAULT_QUEUE"):
+        Settings.from_environment({"UMBEL_DEFAULT_QUEUE": value})
+
+
 @pytest.mark.parametrize("value", ["last:9999999999999", "99999999999", "1e18", "inf"])
 def test_a_past_of_more_entries_or_seconds_than_can_be_counted_stops(value: str) -> None:
     with pytest.raises(ConfigurationError, match="UMBEL_HISTORY_KEEP"):

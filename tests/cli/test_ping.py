@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +21,8 @@ from umbel import Settings
 from umbel.orchestration.connection.redis_client import connect
 from umbel.orchestration.engine.worker_directory import SeenWorker, seen_workers
 from umbel.workers.embedded.supervisor import Supervisor
+
+HOST = socket.gethostname()
 
 #: The time limit of the probes in `deploy/` and `docker-compose.yml`.
 PROBE_SECONDS = 10.0
@@ -64,6 +69,53 @@ def test_a_worker_that_is_alive_is_found_and_another_is_not(cli: Cli) -> None:
     silent = cli("ping", "w2", fails=True)
     assert silent.code == 1
     assert "No worker called 'w2' has announced itself. Live: w1@" in silent.err
+
+
+@pytest.mark.parametrize(
+    ("given", "announced_as"),
+    [
+        ("%h", f"{HOST}@{HOST}"),
+        ("a %n", f"a {HOST.partition('.')[0]}@{HOST}"),
+        ("100%%", f"100%@{HOST}"),
+        ("shop@there", "shop@there"),
+        ("shop@%h", f"shop@{HOST}"),
+    ],
+)
+def test_a_worker_is_found_under_the_name_it_was_given(cli: Cli, given: str, announced_as: str) -> None:
+    with cli.background("worker", "flows:Squares", "--name", given) as worker:
+        worker.says(f"{announced_as} ready.")
+        for asked in (given, announced_as.replace("%", "%%"), announced_as.partition("@")[0].replace("%", "%%")):
+            eventually(lambda asked=asked: cli_finds(cli, asked) == announced_as, f"{asked!r} is found")
+
+
+def cli_finds(cli: Cli, asked: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "umbel.workers.cli", "ping", asked],
+        cwd=cli.folder,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.partition(" is alive")[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("a\nb", "cannot be printed"),
+        ("a\x1b[31m", "cannot be printed"),
+        ("a@b\x01c", "cannot be printed"),
+        ("x@y@z", "neither NAME nor NAME@HOST"),
+        ("shop@", "neither NAME nor NAME@HOST"),
+        ("@there", "neither NAME nor NAME@HOST"),
+        ("w%x", "has '%x'; it may have %h"),
+    ],
+)
+def test_a_name_that_no_log_line_could_show_is_refused(cli: Cli, given: str, why: str) -> None:
+    refused = cli("worker", "flows:Squares", "--name", given, fails=True)
+    assert why in " ".join(refused.err.split())
+    assert "Traceback" not in refused.err
 
 
 def test_while_redis_does_not_answer_no_worker_counts_as_dead(cli: Cli) -> None:

@@ -82,6 +82,7 @@ def test_num_workers_is_a_positive_integer(number: Any) -> None:
         ("timeout", float("nan"), "timeout must be a number of seconds greater than 0, got nan"),
         ("timeout", "5", "timeout must be a number of seconds greater than 0, got '5'"),
         ("queue", "", "queue must be the name of a Celery queue, got ''"),
+        ("queue", "a\nb", "queue must be the name of a Celery queue, got 'a\\nb'"),
         ("priority", -1, "priority must be an integer of at least 0, got -1"),
         ("priority", 256, "priority must be an integer of at least 0, got 256"),
         ("retries", 10**20, "retries must be an integer of at least 0, got 100000000000000000000"),

@@ -18,6 +18,7 @@ from ....orchestration.store.nodes import connection_to
 from ....orchestration.store.verbs import Store
 from ..deployment.existing import configured
 from ..deployment.options import app_option
+from ..deployment.worker_names import expanded
 from ..output import note
 
 #: How long requests are retried while Redis is away, and how long everything that is asked of it may take. A probe has
@@ -38,6 +39,7 @@ def ping(name: str | None, strict: bool, redis_url: str | None) -> None:
     takes no writes, nothing is known about workers, and restarting them would not help: the exit code is 0, unless
     --strict is given.
     """
+    name = None if name is None else expanded(name)
     settings = configured(redis_url)
     if settings.redis_url is None:
         raise NotConfigured(

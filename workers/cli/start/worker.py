@@ -13,7 +13,6 @@ from typing import TypeVar
 import click
 from celery.apps import worker as celery_worker
 from celery.exceptions import SecurityWarning
-from celery.utils.nodenames import host_format
 from celery.worker import state as worker_state
 
 from ....orchestration.connection.settings import Settings, redact_url
@@ -27,6 +26,7 @@ from ...pool.taskpool import DEFAULT_CONCURRENCY
 from ..deployment.existing import configured, refuse_foreign
 from ..deployment.options import app_option
 from ..deployment.own_app import installation
+from ..deployment.worker_names import node_name
 from ..targets import companions, llama_index_option, load_targets
 from .log_format import LogFormat, Seldom, WithoutTraceback, log_as_json, log_format_option, printer
 
@@ -87,7 +87,7 @@ def worker_options(command: F) -> F:
 @click.command()
 @targets_argument
 @worker_options
-@click.option("-n", "--name", metavar="NAME", help="Worker name; @HOST is added. Default: umbel-PID.")
+@click.option("-n", "--name", metavar="NAME", help="Worker name; @HOST is added if it has none. Default: umbel-PID.")
 @click.option(
     "--max-steps",
     type=click.IntRange(min=1),
@@ -148,7 +148,7 @@ def worker(
     warnings.simplefilter("ignore", SecurityWarning)
     recycle(app.umbel, max_steps=max_steps, max_memory_mb=max_memory, prefork=pool == "prefork")
     controller = app.Worker(
-        hostname=host_format(f"{name or f'umbel-{os.getpid()}'}@%h"),
+        hostname=node_name(name or f"umbel-{os.getpid()}"),
         pool_cls=POOLS[pool],
         concurrency=concurrency or (DEFAULT_CONCURRENCY if pool == "asyncio" else None),
         loglevel=loglevel.upper(),
