@@ -74,6 +74,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "step_output": "a line that a step printed",
         "step_recovered": "the last attempt failed, and a `@catch_error` step handles it",
         "step_unrecorded": "an outcome was not recorded although Redis answers; the step is repeated or its run fails",
+        "subclass_not_collected": "`collect_events` was given an event of a subclass; it collects by exact class",
         "sweep_error": "one item could not be processed; the next sweep retries it",
         "sweep_orphan": "an index entry of a deleted run was found and skipped",
         "sweep_postponed": "Redis is unreachable; the sweep is retried",

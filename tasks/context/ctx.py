@@ -180,7 +180,7 @@ class Context(Faces, StepContextMarker, Generic[StateT]):
 
         Args:
             ev: The event.
-            expected: The classes of a set.
+            expected: The classes of a set. Events count by their exact class, not by that of a parent.
             buffer_id: Names one of several buffers.
             key: Instead of `buffer_id`: a value that the events of a set share. Any JSON value except None.
             within_seconds: How long after its first event a set may be completed. An incomplete set is then dropped,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,6 +246,24 @@ class StepContext:
                     extra={"action": "sent_event_not_gathered", "run_id": self.work.run_id, "step": self.work.step},
                 )
 
+    def _warn_of_subclass(self, about: str, member: Envelope, needed: Collection[str]) -> None:
+        """Warn, once per attempt, that `collect_events` leaves out an event: sets are collected by exact class."""
+        parent = next((name for name in member.parents if name in needed), None)
+        warning = (self.work.step, member.type)
+        if parent is not None and warning not in self._warned:
+            self._warned.add(warning)
+            short, above = (name.rpartition(".")[2] for name in (member.type, parent))
+            logger.warning(
+                "%s was given a %s and leaves it out: it collects the exact class %s. Name %s in the list as well, or "
+                "let the step take a list[%s], which gathers subclasses too",
+                about,
+                short,
+                above,
+                short,
+                above,
+                extra={"action": "subclass_not_collected", "run_id": self.work.run_id, "step": self.work.step},
+            )
+
     def collect(
         self,
         event: Event,
@@ -297,6 +315,8 @@ class StepContext:
             raise RunClosed(f"{about} is obsolete ({answer}).", self.work.claim_id)
         if member.type in needed:
             self._collected += 1
+        else:
+            self._warn_of_subclass(about, member, needed)
         if answer is None:
             return None
         self.taken.append(taken)

@@ -287,3 +287,36 @@ async def test_send_event_names_a_step_that_does_not_exist_or_does_not_accept() 
     missing, wrong = await Picky().run()
     assert missing.startswith("Step nobody does not exist")
     assert wrong.startswith("Step work does not accept event of type Done")
+
+
+class Part(Event):
+    n: int = 0
+
+
+class FinePart(Part):
+    pass
+
+
+class Gathering(Workflow):
+    """Is given an event of a subclass first, which does not count."""
+
+    @step
+    async def begin(self, ev: StartEvent) -> FinePart:
+        return FinePart()
+
+    @step(accept_event_subclasses=True)
+    async def gather(self, ctx: Context, ev: Part) -> Part | StopEvent | None:
+        found = ctx.collect_events(ev, [Part, Part])
+        if isinstance(ev, FinePart):
+            ctx.send_event(Part(n=1))
+            ctx.send_event(Part(n=2))
+        return None if found is None else StopEvent(result=sorted(each.n for each in found))
+
+
+async def test_an_event_of_a_subclass_that_collect_events_leaves_out_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert await Gathering(timeout=60).run() == [1, 2]
+
+    [said] = [each.getMessage() for each in caplog.records if getattr(each, "action", "") == "subclass_not_collected"]
+    assert "given a FinePart and leaves it out: it collects the exact class Part" in said
