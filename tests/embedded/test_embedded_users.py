@@ -211,3 +211,26 @@ def test_a_server_started_again_under_a_user_is_stopped_by_that_user_in_the_end(
             assert connected.info("server")["process_id"] == second_pid
 
     eventually(lambda: is_gone(second_pid), "the second server has ended")
+
+
+def test_a_forked_child_cannot_start_a_server_that_nothing_would_end(tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from umbel.workers.embedded.redis_server import EmbeddedRedis, EmbeddedRedisFailed
+server = EmbeddedRedis.in_folder(Path({str(tmp_path / "state")!r}))
+child = os.fork()
+if child == 0:
+    try:
+        with server:
+            os.write(1, b"started")
+    except EmbeddedRedisFailed as error:
+        os.write(1, str(error).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert "belongs to process" in answer
+    assert "make another EmbeddedRedis here" in answer
+    assert not (tmp_path / "state").exists()

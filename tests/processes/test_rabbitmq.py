@@ -55,7 +55,14 @@ def test_steps_wait_in_rabbitmq_are_counted_there_and_run_when_a_worker_comes(
 
 
 def test_a_fan_out_over_rabbitmq_is_gathered_once(served: Deployment) -> None:
-    handler = served.start(flows.Fan, n=100, seconds=0.01)
+    handler = served.start(flows.HeldFan, n=100)
+
+    def at_work() -> set[str]:
+        pids = {effect["pid"] for effect in served.effects("square", handler.run_id)}
+        return {worker.name for worker in served.workers if pids & descendants(worker.pid)}
+
+    eventually(lambda: at_work() == {"one", "two"}, "both workers have begun steps")  # each can hold only a few
+    served.open_gate(handler.run_id)
     assert handler.result(40) == [100, sum(n * n for n in range(100))]
     found = served.executions(handler.run_id)
     assert_committed_once(found)

@@ -62,8 +62,8 @@ class EmbeddedRedis:
     """A Redis server on the loopback interface, for as long as the `with` block lasts.
 
     Created by `temporary` or `in_folder`. Starting, attaching, leaving and stopping are safe while other processes do
-    the same with the same folder, and if any of them dies (see the module's docstring). In a forked child, closing it
-    does nothing.
+    the same with the same folder, and if any of them dies (see the module's docstring). In a forked child it cannot be
+    started, and closing it does nothing.
     """
 
     def __init__(
@@ -188,11 +188,19 @@ class EmbeddedRedis:
 
         Raises:
             EmbeddedRedisUnavailable: There is no server binary.
-            EmbeddedRedisFailed: The server ended or stayed silent; neither process nor temporary folder is left.
+            EmbeddedRedisFailed: The server ended or stayed silent; neither process nor temporary folder is left. Or
+                this process is a fork of the one that made this object; nothing was started.
             SupervisorUnavailable: The supervisor's process does not start.
         """
         if self._address is not None:
             return self
+        if os.getpid() != self._owner:
+            # The supervisor watches the parent, so nothing would end a server of this process.
+            raise EmbeddedRedisFailed(
+                f"The embedded Redis in {self.folder} belongs to process {self._owner}, of which this one (process "
+                f"{os.getpid()}) is a fork. Start it there before forking and pass on its URL, or make another "
+                "EmbeddedRedis here."
+            )
         try:
             self._make_folder()
             if not self._is_temporary:  # a temporary server has no other users

@@ -105,6 +105,16 @@ class Fan(Workflow):
         return StopEvent(result=[len(evs), sum(ev.n for ev in evs)])
 
 
+class HeldFan(Fan):
+    """The same, but its plain steps wait at a gate, so that one worker cannot execute them all."""
+
+    @step(num_workers=100)
+    def square(self, ctx: Context, ev: Number) -> Squared:
+        effect("square", ctx, n=ev.n)
+        hold(ctx.run_id)
+        return Squared(n=ev.n * ev.n)
+
+
 class Broken(Exception):
     """The exception that a failing step raises."""
 
