@@ -17,6 +17,8 @@ from umbel.orchestration.connection.redis_client import RIGHTS, connect
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.doctor.examine import examine
 from umbel.workers.doctor.redis_rules import Finding
+from umbel.workers.embedded.binary import find_server
+from umbel.workers.embedded.configuration import free_port
 from umbel.workers.embedded.supervisor import Supervisor
 
 #: What a server answers with -> what is said of it, and what helps.
@@ -76,3 +78,27 @@ def test_memory_in_use_is_a_danger_once_it_reaches_the_limit(redis: RedisUnderTe
         [memory] = [each for each in dangers(redis.url)[0] if each.about == "memory"]
 
     assert "% of maxmemory is in use: the server refuses writes" in memory.text
+
+
+def test_a_server_that_loads_is_not_said_to_lose_data(
+    redis: RedisUnderTest, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    with connect(redis.url) as client:
+        client.mset({f"key{n}": "value" for n in range(20_000)})
+        client.bgrewriteaof()
+        eventually(lambda: next(redis.folder.glob("appendonlydir/*.2.base.rdb"), None), "the log is rewritten")
+    redis.kill()
+    port = free_port()
+    slowly = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"]  # 2 ms per key
+    command = [str(find_server(search_path="")), "--port", str(port), "--dir", str(redis.folder), "--appendonly", "yes"]
+    with (tmp_path / "log").open("wb") as log:
+        server = supervisor.spawn([*command, *slowly], cwd=tmp_path, output=log.fileno())
+    try:
+        loading = "is loading its data"
+        url = f"redis://127.0.0.1:{port}/0"
+        eventually(lambda: loading in dangers(url)[1], "it loads")
+        grave = dangers(url)[0]
+        assert {each.about for each in grave} <= {"broker", "redis"}
+        assert all(loading in each.text and each.fix == "Wait until it is done." for each in grave)
+    finally:
+        supervisor.stop(server, within_seconds=5)

@@ -194,7 +194,7 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
     def _examine(self) -> bool:
         """Log which Redis settings may lose acknowledged writes. Returns False if this must be tried again.
 
-        A server that denies its user these commands is not examined.
+        A server that denies its user these commands is not examined; one that loads its data is examined later.
         """
         try:
             servers = ask_servers(self.installation.settings.redis_url)
@@ -202,6 +202,8 @@ class SweepStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is unt
             about = {"action": "redis_not_examined"}
             logger.info("Redis does not let its settings be checked for data loss: %s", error, extra=about)
             return not is_passing(error)
+        if any(server.is_loading for server in servers.values()):
+            return False
         found = [each.at(name) for name, server in servers.items() for each in what_loses_data(server)]
         for finding in found:
             if finding.level in ("warning", "danger"):

@@ -173,8 +173,14 @@ async def _examine_state(store: Store, findings: list[Finding]) -> None:
     """Append findings as they are made, so that those from before Redis stopped answering are kept."""
     workers, paused = await seen_workers(store), await pauses(store)
     await _call_function(store)
-    refused = await refused_writes(store, range(store.settings.shards))
-    findings += _workers(workers) if refused is None else [_read_only(store, refused)]
+    refused = await refused_writes(store)
+    findings += (
+        _workers(workers)
+        if refused is None
+        else [_read_only(refused, "No worker can announce itself, so which are alive is not known.")]
+    )
+    if refused is None and (elsewhere := await refused_writes(store, range(1, store.settings.shards))) is not None:
+        findings.append(_read_only(elsewhere, "This is another primary than that of shard 0; runs in its shards wait."))
     findings += _paused(paused)
     examined: tuple[AsyncIterator[Finding], ...] = (
         _unserved(store, workers),
@@ -190,9 +196,8 @@ async def _examine_state(store: Store, findings: list[Finding]) -> None:
         findings += [finding async for finding in found]
 
 
-def _read_only(store: Store, refused: StoreUnavailable) -> Finding:
-    where = f"The state Redis at {refused.where}"
-    return _fault("redis", where, refused, "", " No worker can announce itself, so which are alive is not known.")
+def _read_only(refused: StoreUnavailable, so: str) -> Finding:
+    return _fault("redis", f"The state Redis at {refused.where}", refused, "", f" {so}")
 
 
 async def _call_function(store: Store) -> None:

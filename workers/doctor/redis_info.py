@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, TimeoutError
 
 from ...orchestration.connection.cluster import is_cluster
 from ...orchestration.connection.redis_client import Client, connect_each
@@ -45,6 +45,7 @@ class RedisInfo:
         covers_all: Whether all nodes of its cluster refuse everything while a primary is down without a replica.
         memory: Bytes in use.
         memory_limit: Its `maxmemory` in bytes; 0 means none.
+        is_loading: Whether it is still loading its data. Until it has, it reports its append-only file as off.
         uncounted: Bytes in use that do not count towards that limit: buffers of replicas and of the log.
     """
 
@@ -68,6 +69,7 @@ class RedisInfo:
     node_timeout_seconds: float | None = None
     covers_all: bool = False
     uncounted: int = 0
+    is_loading: bool = False
 
     @property
     def counted_memory(self) -> int:
@@ -92,7 +94,11 @@ def ask_servers(url: str) -> dict[str, RedisInfo]:
         with client:
             if is_cluster(url):
                 about = client.connection_pool.connection_kwargs
-                found[f"{about['host']}:{about['port']}"] = replace(ask_server(client), is_cluster=False)
+                name = f"{about['host']}:{about['port']}"
+                try:
+                    found[name] = replace(ask_server(client), is_cluster=False)
+                except TimeoutError as error:
+                    raise TimeoutError(f"{name} is silent ({str(error).rstrip('.')})") from error
             else:
                 found[""] = ask_server(client)
     return found
@@ -127,6 +133,7 @@ def ask_server(client: Client) -> RedisInfo:
         skips_fsync=reported.get("no-appendfsync-on-rewrite") == "yes",
         loads_cut_log=reported.get("aof-load-truncated") != "no",
         node_timeout_seconds=None if node_timeout is None else int(node_timeout) / 1000,
+        is_loading=bool(info.get("loading")),
         uncounted=int(info.get("mem_not_counted_for_evict", 0)),
         covers_all=reported.get("cluster-require-full-coverage") == "yes",
     )

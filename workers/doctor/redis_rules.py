@@ -150,6 +150,10 @@ def _role(server: RedisInfo) -> Iterator[Finding]:
 
 
 def _durability(server: RedisInfo) -> Iterator[Finding]:
+    if server.is_loading:
+        text = "The server is loading its data, and does not say until then whether it appends to a file."
+        yield Finding("note", "durability", text, "Examine it again when it has loaded.")
+        return
     if not server.appends:
         lost = {
             None: "loses runs that were acknowledged",
