@@ -14,7 +14,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "ack_owed": "an acknowledgement is waiting for the broker",
         "admission_postponed": "a limited run was not admitted or released at once; the sweep does it",
         "backlog_unknown": "the broker did not report the length of a queue",
-        "broadcast_dropped": "a remote control message could not be decoded",
+        "broadcast_dropped": "a remote control message could not be decoded or carried out",
         "child_postponed": "a child run was not started, ended or reported at once; the sweep does it",
         "commit_refused": "an outcome arrived after its run had ended or its work had been reassigned",
         "direct_delivery": "messages of an asyncio worker begin or cease to bypass Celery's consumer",

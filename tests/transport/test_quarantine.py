@@ -150,6 +150,25 @@ def test_messages_that_make_no_sense_cost_no_worker_and_no_other_message(place: 
     assert worker.says(said) == len(kept) == len(MALFORMED)
 
 
+def test_a_message_whose_delivery_fails_is_quarantined_with_the_reason_and_the_next_one_is_served(place: Place) -> None:
+    worker = place.worker("--concurrency", "1")
+
+    place.send("stumble", "first")
+    place.send("note", "after it")
+    place.await_effects("note after it")
+    place.await_all_acknowledged()
+
+    with place.server.client as client:
+        found = transport.quarantined(client)["work"]
+    assert (found.count, found.latest and found.latest.reason) == (
+        1,
+        "its delivery failed (KeyError('a defect of a consumer'))",
+    )
+    assert worker.says("Traceback") == 1
+    assert worker.says("Connected to") == 1
+    assert worker.is_alive()
+
+
 def test_messages_that_only_look_odd_are_carried_out(place: Place) -> None:
     worker = place.worker("--concurrency", "1")
     body = [[str(place.folder), "lean"], {}, None]

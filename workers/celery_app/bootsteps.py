@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -43,7 +44,7 @@ from ..doctor.redis_rules import what_loses_data
 from ..pool.taskpool import AsyncPool
 from ..transport.channel import Channel
 from ..transport.received import ReceivedMessage
-from ..transport.unacked import is_shutting_down
+from ..transport.unacked import says_nothing_about
 
 logger = logging.getLogger("umbel.worker")
 
@@ -325,6 +326,8 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
             message.ack_log_error(logger, consumer.connection_errors)
 
         consumer.create_task_handler = create_task_handler
+        consumer.add_task_queue = partial(_change_queues, consumer, type(consumer).add_task_queue)
+        consumer.cancel_task_queue = partial(_change_queues, consumer, type(consumer).cancel_task_queue)
         consumer.on_unknown_task = on_unknown_task
         consumer.on_invalid_task = on_invalid_task
 
@@ -338,13 +341,35 @@ def _guarded(handle: Callable[[Any], None], consumer: Any) -> Callable[[Any], No
     def on_task_received(message: Any) -> None:
         try:
             handle(message)
-        except (*consumer.connection_errors, *consumer.channel_errors, MemoryError):  # not the message's fault
-            raise
         except Exception as error:
-            if isinstance(message.channel, Channel) or is_shutting_down():
-                raise  # that channel says what is wrong with the message, and quarantines it
+            if says_nothing_about(error, (*consumer.connection_errors, *consumer.channel_errors)):
+                raise
+            if isinstance(message.channel, Channel):
+                raise  # it says what is wrong with the message, and quarantines it
             refuse(consumer.app.umbel.runtime, message, f"its delivery failed: {error!r:.200}", error)
             if not message.acknowledged:
                 message.reject_log_error(logger, consumer.connection_errors)
 
     return on_task_received
+
+
+def _change_queues(consumer: Any, change: Callable[..., None], queue: Any, *args: Any, **options: Any) -> None:
+    """Celery's methods that add and cancel a queue, which log their errors instead of ending the worker.
+
+    The hub calls them for remote control, that is for whoever may publish. A queue that cannot be added is forgotten,
+    because every reconnect would fail on it.
+    """
+    queues = consumer.app.amqp.queues
+    is_new = isinstance(queue, str) and queue not in queues
+    try:
+        if not isinstance(queue, str) or not all(isinstance(each, str | None) for each in args):
+            raise TypeError(f"expected texts as the names of a queue, its exchange and its key, found {[queue, *args]}")
+        change(consumer, queue, *args, **options)
+    except Exception as error:
+        if says_nothing_about(error, consumer.connection_errors):
+            raise
+        if is_new:
+            queues.deselect(queue)
+            queues.pop(queue, None)
+        about = {"action": "broadcast_dropped"}
+        logger.error("Remote control could not change the queues of this worker: %.400r", error, extra=about)

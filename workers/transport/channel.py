@@ -75,7 +75,7 @@ from ...tasks.messages.template import HEADER
 from .faults import Undecodable, body_fault, envelope_fault
 from .quarantine import Quarantine, QuarantinedMessage, quarantined, set_aside
 from .received import Message, ReceivedMessage
-from .unacked import REFUSED, QoS, is_shutting_down
+from .unacked import REFUSED, QoS, says_nothing_about
 
 __all__ = ["TRANSPORT", "Channel", "Quarantine", "QuarantinedMessage", "Transport", "quarantined", "use_transport"]
 
@@ -288,10 +288,8 @@ class Channel(stock.Channel):
             failpoint("deliver", "after")
         except Undecodable as malformed:
             self.set_aside(envelope, str(malformed))
-        except (*self.connection_errors, MemoryError):
-            raise
         except Exception as error:
-            if is_shutting_down():
+            if says_nothing_about(error, self.connection_errors):
                 raise
             misread = self._task_fault(envelope)
             cause = error if misread is None else None
@@ -353,10 +351,8 @@ class Channel(stock.Channel):
         self.connection.before_broadcast()
         try:
             return bool(super()._deliver_fanout_message(message, exchange))
-        except (*self.connection_errors, MemoryError):
-            raise
         except Exception as error:
-            if is_shutting_down():
+            if says_nothing_about(error, self.connection_errors):
                 raise
             _log_dropped(repr(exchange), error)
             return False

@@ -278,6 +278,15 @@ def _is_over(entry: _Orphan) -> bool:
     return entry.idle_checks > 1
 
 
+def says_nothing_about(error: Exception, connection_errors: tuple[type[Exception], ...]) -> bool:
+    """Whether what a delivery raised has other reasons than its message: connection, memory, the end of the worker.
+
+    kombu lists KeyError among the connection errors of Redis, but every dictionary raises it.
+    """
+    is_lost = isinstance(error, connection_errors) and not isinstance(error, KeyError)
+    return is_lost or isinstance(error, MemoryError) or is_shutting_down()
+
+
 def is_shutting_down() -> bool:
     """Whether the worker in this process is about to end."""
     flags = (worker_state.should_stop, worker_state.should_terminate)

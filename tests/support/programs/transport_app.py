@@ -62,6 +62,17 @@ class LoudTask(celery.Task):
     Request = f"{__name__}:LoudRequest"
 
 
+class StumblingRequest(Request):
+    """Has a defect that no message is to blame for."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise KeyError("a defect of a consumer")
+
+
+class StumblingTask(celery.Task):
+    Request = f"{__name__}:StumblingRequest"
+
+
 def _effect(folder: str, line: str) -> None:
     descriptor = os.open(Path(folder) / "effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(descriptor, line.encode() + b"\n")
@@ -85,3 +96,4 @@ if "TRANSPORT_APP" in os.environ:
     app = build(**json.loads(os.environ["TRANSPORT_APP"]))
     app.task(name="hold", base=LoudTask)(hold)
     app.task(name="note", base=LoudTask)(note)
+    app.task(name="stumble", base=StumblingTask)(note)
