@@ -251,14 +251,14 @@ def unavailable(url: str, what: str, patience_seconds: float, error: Exception) 
     where, reason = redact_url(url), str(error).rstrip(".")
     refused = refusal_in(error)
     if refused is not None:
-        waited = f" for {patience_seconds:g} s" if patience_seconds else ""
+        waited = f" for {round(patience_seconds, 2):g} s" if patience_seconds else ""
         return StoreUnavailable(
             f"Redis at {where} {refused.why}. umbel was trying{waited} to {what}: {reason}. Nothing is lost: "
             f"{refused.remedy}, then try again.",
             where,
             refuses=True,
         )
-    waited = f" within {patience_seconds:g} s" if patience_seconds else ""
+    waited = f" within {round(patience_seconds, 2):g} s" if patience_seconds else ""
     return StoreUnavailable(
         f"Redis at {where} did not answer{waited} while umbel was trying to {what}: {reason}. Nothing is lost: start "
         "Redis or correct UMBEL_REDIS_URL, then try again.",
