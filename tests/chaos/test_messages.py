@@ -132,8 +132,14 @@ def forged(message: bytes) -> list[bytes]:
     ]
 
 
-#: Celery's consumer fails on each of these, outside of any handler of its own.
-WRONG_HEADERS: list[dict[str, Any]] = [{"task": [1]}, {"task": {"a": 1}}, {"expires": []}, {"stamped_headers": 5}]
+#: Celery's consumer fails on each of these outside of any handler of its own, and a pool's timers on the last.
+WRONG_HEADERS: list[dict[str, Any]] = [
+    {"task": [1]},
+    {"task": {"a": 1}},
+    {"expires": []},
+    {"stamped_headers": 5},
+    {"timelimit": ["x", "y"]},
+]
 
 WRONG_BODIES = [b"[" * 100_000, b"[" * 5_000 + b"]" * 5_000]
 

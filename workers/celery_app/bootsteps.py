@@ -43,6 +43,7 @@ from ..doctor.redis_info import ask_servers
 from ..doctor.redis_rules import what_loses_data
 from ..pool.taskpool import AsyncPool
 from ..transport.channel import Channel
+from ..transport.faults import task_fault
 from ..transport.received import ReceivedMessage
 from ..transport.unacked import says_nothing_about
 
@@ -336,19 +337,24 @@ class ParkingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is u
 
 
 def _guarded(handle: Callable[[Any], None], consumer: Any) -> Callable[[Any], None]:
-    """Celery's handler of messages, which also refuses those that it fails on; alone it would end the worker."""
+    """Celery's handler of messages, which also refuses those that Celery or a pool cannot cope with."""
 
     def on_task_received(message: Any) -> None:
-        try:
-            handle(message)
-        except Exception as error:
-            if says_nothing_about(error, (*consumer.connection_errors, *consumer.channel_errors)):
-                raise
-            if isinstance(message.channel, Channel):
-                raise  # it says what is wrong with the message, and quarantines it
-            refuse(consumer.app.umbel.runtime, message, f"its delivery failed: {error!r:.200}", error)
-            if not message.acknowledged:
-                message.reject_log_error(logger, consumer.connection_errors)
+        if isinstance(message.channel, Channel):
+            handle(message)  # that channel says what is wrong with a message, and quarantines it
+            return
+        fault, cause = task_fault(message.headers, "headers") if "task" in (message.headers or ()) else None, None
+        if fault is None:
+            try:
+                handle(message)
+                return
+            except Exception as error:
+                if says_nothing_about(error, (*consumer.connection_errors, *consumer.channel_errors)):
+                    raise
+                fault, cause = f"its delivery failed: {error!r:.200}", error
+        refuse(consumer.app.umbel.runtime, message, fault, cause)
+        if not message.acknowledged:
+            message.reject_log_error(logger, consumer.connection_errors)
 
     return on_task_received
 

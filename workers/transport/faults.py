@@ -60,7 +60,7 @@ def envelope_fault(envelope: object, encodings: Collection[str]) -> str | None:
     headers = envelope.get("headers", {})
     if not isinstance(headers, dict):
         return f"expected an object as 'headers', found {_kind(headers)}"
-    return _task_fault(headers, "headers") if "task" in headers else None
+    return task_fault(headers, "headers") if "task" in headers else None
 
 
 def body_fault(headers: Mapping[str, Any], body: object) -> str | None:
@@ -78,7 +78,7 @@ def body_fault(headers: Mapping[str, Any], body: object) -> str | None:
         return None
     if not isinstance(body, dict) or not isinstance(body.get("task"), str) or not isinstance(body.get("id"), str):
         return f"expected a task: a 'task' and an 'id' in 'headers' or in the body, found a body of {_kind(body)}"
-    return _task_fault(body, "body")
+    return task_fault(body, "body")
 
 
 def nesting_fault(value: object) -> str | None:
@@ -97,7 +97,7 @@ def may_be_nested(text: bytes) -> bool:
     return text.count(b"[") + text.count(b"{") > MOST_NESTED
 
 
-def _task_fault(fields: Mapping[str, Any], place: str) -> str | None:
+def task_fault(fields: Mapping[str, Any], place: str) -> str | None:
     """What Celery's consumer (celery/worker/strategy.py, celery/worker/request.py) would fail on."""
     for name in ("task", "id"):
         if not isinstance(fields.get(name), str):
