@@ -43,7 +43,7 @@ def test_scripts_are_sent_from_few_places_that_know_only_these() -> None:
         or (isinstance(node, ast.Constant) and node.value in ("EVAL", "EVALSHA", "FCALL"))
     }
 
-    assert senders == {"asks.py", "channel.py"}
+    assert senders == {"asks.py", "channel.py", "examine.py"}  # the doctor calls a function that does not exist
 
 
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.name)
