@@ -10,6 +10,9 @@ from ..model.errors import WorkflowRuntimeError
 from .reader import StreamHub
 from .relay import Listener
 
+#: A rewind is announced on the channel of ends, with this behind the run's id: [status, event] as MessagePack.
+_REWOUND = b"\x92\xa7running"
+
 
 class EndedWatch(Listener):
     """Calls back for every run of the deployment that ends, or for every running step that is cancelled.
@@ -40,7 +43,9 @@ class EndedWatch(Listener):
             self._live.join(self._live.here(), channel, self)
 
     def heard(self, message: bytes) -> None:
-        self._callback(message.partition(b"\0")[0].decode())
+        about, _, what = message.partition(b"\0")
+        if not what.startswith(_REWOUND):  # its steps may be executing already
+            self._callback(about.decode())
 
     def close(self) -> None:
         """Stop watching. A callback that has begun may still be running."""

@@ -31,6 +31,7 @@ from umbel.orchestration.store.replies import Applied, RunEnd
 from umbel.orchestration.streams import ends
 from umbel.orchestration.streams.ends import StartedRun
 from umbel.orchestration.streams.reader import StreamHub
+from umbel.orchestration.streams.watch import EndedWatch
 
 #: So long that polling finds nothing.
 NEVER = 600.0
@@ -379,3 +380,19 @@ def test_a_mailbox_that_is_not_used_any_more_is_closed_and_opened_again_when_nee
 
     assert hub.wait_ended(run.run_id, PATIENCE, started) == DONE
     hub.close()
+
+
+def test_a_rewind_is_not_an_end_to_a_watch_that_stops_the_steps_of_ended_runs(hub: StreamHub, store: Store) -> None:
+    ended: list[str] = []
+    watch = EndedWatch(hub, ended.append)
+    shards = {store.keys.in_shard(shard, "ended") for shard in range(store.keys.shards)}
+    eventually(lambda: {name.decode() for name in store.client.pubsub_channels()} >= shards, "it hears all shards")
+    run, last = Telling(store), Telling(store)
+    run.end()
+
+    put_back(store, run)
+    last.end()
+
+    eventually(lambda: last.run_id in ended, "what was published last was heard")
+    assert ended == [run.run_id, last.run_id]
+    watch.close()
