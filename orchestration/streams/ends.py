@@ -175,8 +175,8 @@ class Mailbox(Listener):
     def rewinding(self, run_id: str) -> Iterator[None]:
         """While this process rewinds a run: from then on, nothing here returns its former end.
 
-        Until the message about the rewind has come, a message about an end may still be about the former one; whoever
-        waits asks Redis then.
+        Until the message about the rewind has come, a message about an end may still be about the former one; callers
+        that wait then ask Redis.
         """
         key = run_id.encode()
         with self._lock:

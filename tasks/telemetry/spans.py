@@ -103,10 +103,10 @@ def install(
     """Trace runs with OpenTelemetry from now on, in this process and in processes forked from it.
 
     Call it in each program that starts runs, and in a module that the workers load. A run belongs to the trace of the
-    code that started it: a span `start Order` there, then one span per attempt, such as `Order.charge`, on whichever
-    worker executes it and however much later. Runs that a step starts belong to the same trace. Each attempt links to
-    the spans that emitted the events which led to it. If the starting program does not call it, each attempt is a trace
-    of its own.
+    code that started it: a span `start Order` there, then one span per attempt, such as `Order.charge`, on the
+    worker that executes it, however much later. Runs that a step starts belong to the same trace. Each attempt links
+    to the spans that emitted the events which led to it. If the starting program does not call it, each attempt is a
+    trace of its own.
 
     The trace is kept with the run in Redis, so it does not depend on the broker. A span covers the step's code, but not
     the commit that follows.

@@ -10,7 +10,7 @@ local function announce(status, event)
     call.run .. '\0' .. cmsgpack.pack({ status, #event <= 1024 and event or '' }))
 end
 
--- The run has not ended after all: whoever has heard its end asks again.
+-- The run has not ended after all: processes that have received its end ask Redis again.
 function finish.undo() announce('running', '') end
 
 -- Sets `call.leaving` to the ticket|workflow of the admission that this end releases, `call.reports` to the run that
