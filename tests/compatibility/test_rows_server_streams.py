@@ -11,6 +11,7 @@ import httpx
 import pytest
 from llama_agents.client import WorkflowClient
 
+from support.faults.tcp_server import TcpServer
 from support.http.rows import Ans, Greet, Interview, listening, make_server
 
 PROGRESS = b'{"value":{"done":1},"qualified_name":"support.http.rows.Progress","type":"Progress","types":null}'
@@ -186,7 +187,6 @@ async def test_a_reader_that_is_cut_resumes_where_it_stopped(
     """A proxy cuts every connection after some bytes; the client reconnects by itself."""
     upstream = httpx.URL(address)
     cuts = 0
-    pipes: list[asyncio.Task[None]] = []
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal cuts
@@ -201,10 +201,6 @@ async def test_a_reader_that_is_cut_resumes_where_it_stopped(
             await writer.drain()
         finally:
             back.transport.abort()
-            writer.transport.abort()
-
-    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pipes.append(asyncio.create_task(pipe(reader, writer)))
 
     with deployment.registering():
         handler = Interview(timeout=None).run()
@@ -212,14 +208,12 @@ async def test_a_reader_that_is_cut_resumes_where_it_stopped(
             break
         await handler.send_event(Ans(text="x" * 2000))
         await handler
-    proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = proxy.sockets[0].getsockname()[1]
-    async with proxy, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=False) as through:
+    async with (
+        TcpServer(pipe) as proxy,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{proxy.port}", verify=False) as through,
+    ):
         stream = WorkflowClient(httpx_client=through).get_workflow_events(handler.run_id, include_internal_events=True)
         seen = [(event.type, stream.last_sequence) async for event in stream]
-    for task in pipes:
-        task.cancel()
-    await asyncio.gather(*pipes, return_exceptions=True)
 
     assert cuts == 3
     assert [number for _, number in seen] == list(range(len(seen)))

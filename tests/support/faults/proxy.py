@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import hiredis
 
+from support.faults.tcp_server import TcpServer
 from umbel.orchestration.store.scripts import load
 
 #: Decides by a command as it was sent: its name and arguments.
@@ -103,7 +104,6 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._connections: set[_Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._losing: list[LostReplies] = []
         self._delay_seconds = 0.0
         self._swallows_new = False
@@ -112,26 +112,21 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._do(lambda: asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_CHUNK))
-        self.port = self._server.sockets[0].getsockname()[1]
+
+        async def listen() -> TcpServer:
+            return TcpServer(self._serve, limit=_CHUNK)
+
+        self._server: TcpServer = self._do(listen)
+        self.port = self._server.port
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         async def end() -> None:
-            for listening in self._server.sockets:
-                self._loop.remove_reader(listening.fileno())
-            # Accepted connections get the task that closes them; after the server is closed they would get none.
-            while asyncio.all_tasks() - self._tasks - {asyncio.current_task()}:
-                await asyncio.sleep(0)
-            self._server.close()
             for connection in tuple(self._connections):
                 connection.reset()
-            for task in tuple(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # transports close their sockets one loop iteration after abort()
+            await self._server.close()
 
         self._do(end)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -241,33 +236,27 @@ class Proxy:
 
         self._do(act)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(writer, is_silent=self._swallows_new)
         self._connections.add(connection)
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         answers: asyncio.Task[None] | None = None
         try:
             server_reader, connection.server = await asyncio.open_connection(*self._target, limit=_CHUNK)
-            answers = asyncio.ensure_future(self._answers(connection, server_reader))
-            self._tasks.add(answers)
+            answers = asyncio.create_task(self._answers(connection, server_reader))
             await self._questions(connection, reader)
             if connection.is_silent:
                 # The server does not notice that the client has gone.
                 await answers
-        except (OSError, asyncio.CancelledError):
+        except OSError:
             pass
         finally:
             if answers is not None:
                 answers.cancel()
-                answers.add_done_callback(self._tasks.discard)
             connection.reset()
             for losing in connection.asked:
                 if losing is not None:
                     losing.under_way -= 1
             self._connections.discard(connection)
-            self._tasks.discard(task)
 
     async def _questions(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
         assert connection.server is not None

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.faults.tcp_server import TcpServer
+
 
 @contextmanager
 def tls_front(folder: Path, port_behind: int, *, asks: bool = True) -> Iterator[int]:
@@ -34,25 +36,13 @@ def tls_front(folder: Path, port_behind: int, *, asks: bool = True) -> Iterator[
                 both.create_task(_copy(there, writer))
         finally:
             back.transport.abort()
-            writer.transport.abort()
 
     async def serve() -> None:
         nonlocal port
-        server = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
-        port = server.sockets[0].getsockname()[1]
-        listening.set()
-        await ending.wait()
-        for each in server.sockets:
-            loop.remove_reader(each.fileno())
-        for _ in range(10):
-            await asyncio.sleep(0)  # accepted connections get the task that closes them
-        server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        for _ in range(10):
-            await asyncio.sleep(0)  # transports close their sockets some loop iterations after abort()
+        async with TcpServer(forward, tls=context) as server:
+            port = server.port
+            listening.set()
+            await ending.wait()
 
     def run() -> None:
         loop.run_until_complete(serve())

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from support.eventually import eventually
+from support.faults.tcp_server import TcpServer
 from support.processes.driving import Deployment, WorkerUnderTest
 
 
@@ -41,25 +42,15 @@ class Balancer:
     def __init__(self, replicas: list[Replica]) -> None:
         self.replicas = replicas
         self.used: list[Replica] = []
-        self._pipes: list[asyncio.Task[None]] = []
-        self.address = ""
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Yield its address."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        async with server:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for task in self._pipes:
-            task.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._pipes.append(asyncio.create_task(self._pipe(reader, writer)))
+        async with TcpServer(self._pipe) as server:
+            yield f"http://127.0.0.1:{server.port}"
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with contextlib.AsyncExitStack() as ends:
-            ends.callback(writer.transport.abort)
             for replica in self.replicas:
                 with contextlib.suppress(OSError):
                     there, back = await asyncio.open_connection("127.0.0.1", replica.port)
