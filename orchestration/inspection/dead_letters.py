@@ -103,20 +103,36 @@ async def history(store: Store, dead: DeadRun) -> list[Execution]:
     return [each for each in found if each.work_id == failed]
 
 
-async def parked_work(store: Store) -> list[ParkedWork]:
-    """All parked work of running runs, longest parked first."""
-    shards = range(store.settings.shards)
-    pages = await store.batch(
-        "list parked work",
-        *(("ZRANGE", store.keys.in_shard(shard, "parked"), 0, -1, "WITHSCORES") for shard in shards),
-    )
-    found: list[ParkedWork] = []
-    for member, parked_at in (each for page in pages for each in pairs(page).items()):
-        workflow, name, run_id, _ = member.decode().split("|", 3)
-        found.append(ParkedWork(run_id, workflow, name.partition("@")[0], int(float(parked_at))))
-    # Parked work of a run that has ended stays in the index for a while.
-    statuses = await store.batch(
-        "look at runs", *(("HGET", store.locate(each.run_id)["run"], "status") for each in found)
-    )
-    running = [each for each, status in zip(found, statuses, strict=True) if status == b"running"]
-    return sorted(running, key=lambda each: each.parked_at)
+async def parked_work(store: Store, *, workflow: str | None = None, limit: int = 100) -> list[ParkedWork]:
+    """Parked work of running runs, longest parked first.
+
+    Args:
+        store: The runs.
+        workflow: Only of this workflow; the last part of its name suffices.
+        limit: At most this many.
+    """
+    asked = limit
+    while True:
+        pages = await store.batch(
+            "list parked work",
+            *(
+                ("ZRANGE", store.keys.in_shard(shard, "parked"), 0, asked - 1, "WITHSCORES")
+                for shard in range(store.settings.shards)
+            ),
+        )
+        members = [pairs(page) for page in pages]
+        parked = (_parked(member, at) for page in members for member, at in page.items())
+        found = [each for each in parked if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])]
+        # Parked work of a run that has ended stays in the index for a while.
+        statuses = await store.batch(
+            "look at runs", *(("HGET", store.locate(each.run_id)["run"], "status") for each in found)
+        )
+        running = [each for each, status in zip(found, statuses, strict=True) if status == b"running"]
+        if len(running) >= limit or all(len(page) < asked for page in members):
+            return sorted(running, key=lambda each: each.parked_at)[:limit]
+        asked *= 4
+
+
+def _parked(member: bytes, parked_at: bytes) -> ParkedWork:
+    workflow, name, run_id, _ = member.decode().split("|", 3)
+    return ParkedWork(run_id, workflow, name.partition("@")[0], int(float(parked_at)))

@@ -33,7 +33,7 @@ from .deployment_shapes import (
 )
 from .shapes import ConsoleJSON, page_of_runs
 
-#: Maximum failed runs that are read, and running ones that the overview shows.
+#: Maximum failed runs, and parked work, that are read, and running ones that the overview shows.
 FAILED, OLDEST = 500, 6
 
 Found = TypeVar("Found", DeadRun, ParkedWork)
@@ -86,14 +86,13 @@ class _DeploymentData:
         """`GET /console/failures`: failed runs and parked work, in groups of the same cause."""
         access: Access = request.scope[ACCESS]
         store, routes = self._deployment.store, self._deployment.routes()
-        failed = await _readable(access, await dead_runs(store, limit=FAILED))
-        parked = await _readable(access, await parked_work(store))
+        failed, parked = await dead_runs(store, limit=FAILED), await parked_work(store, limit=FAILED)
         return ConsoleJSON(
             {
                 "now": await self._deployment.now(),
-                "failed": failures_shape(failed, routes),
-                "parked": parked_shape(parked, routes),
-                "is_partial": len(failed) == FAILED,
+                "failed": failures_shape(await _readable(access, failed), routes),
+                "parked": parked_shape(await _readable(access, parked), routes),
+                "is_partial": FAILED in (len(failed), len(parked)),
             }
         )
 

@@ -29,7 +29,9 @@ export function failuresView(_query, signal) {
             found.failed.map((/** @type {FailureGroup} */ each) => failedGroup(each, load)),
           )
         : h("p", { class: "muted" }, "No run has failed."),
-      found.is_partial ? h("p", { class: "muted" }, "Only the latest failed runs are shown.") : null,
+      found.is_partial
+        ? h("p", { class: "muted" }, "Only the latest failed runs and the steps parked longest are shown.")
+        : null,
     );
     patch(
       parked,

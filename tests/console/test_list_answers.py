@@ -20,7 +20,7 @@ from umbel.orchestration.history.forks import family
 from umbel.orchestration.inspection import run_list
 from umbel.orchestration.store.scripts import pack
 from umbel.server import Principal, WorkflowServer
-from umbel.server.console import child_rows
+from umbel.server.console import child_rows, deployment_routes
 from umbel.server.http.cursors import Cursors
 from umbel.tasks.client.runtime import Runtime
 
@@ -194,6 +194,23 @@ async def test_a_run_with_many_forks_of_others_has_a_family_that_ends(
         found = (await http.get("/console/runs/mine/family")).json()
 
     assert [run["run_id"] for run in found["runs"]] == ["mine"]
+    assert found["is_partial"] is True
+
+
+async def test_the_list_of_parked_work_has_a_largest_page(
+    runtime: Runtime, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment_routes, "FAILED", 10)
+    for n in range(45):  # the oldest have ended
+        run_id = keep(f"mine{n:02}", "completed" if n < 30 else "running", workflow=WORKFLOW)
+        parked = {f"{WORKFLOW}|settle@|{run_id}|{n}": n}
+        store_of(runtime).client.zadd(runtime.store.keys.in_shard(0, "parked"), parked)
+
+    async with served(runtime) as http:
+        found = (await http.get("/console/failures")).json()
+
+    [group] = found["parked"]
+    assert group["run_ids"] == [f"mine{n}" for n in range(30, 40)]
     assert found["is_partial"] is True
 
 

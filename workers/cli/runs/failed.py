@@ -19,7 +19,9 @@ _ERROR_CHARACTERS = 100
 
 @click.command()
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow; the last part of its name is enough.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most this many runs.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most this many of each kind."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, including each attempt.")
 @deployment_options
 def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | None, state: str | None) -> None:
@@ -46,8 +48,7 @@ def failed(workflow: str | None, limit: int, as_json: bool, redis_url: str | Non
 
 async def _stuck(store: Store, workflow: str | None, limit: int) -> tuple[list[DeadRun], list[ParkedWork]]:
     runs = await dead_runs(store, workflow=workflow, limit=limit)
-    parked = await parked_work(store)
-    return runs, [each for each in parked if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])]
+    return runs, await parked_work(store, workflow=workflow, limit=limit)
 
 
 def _run_row(run: DeadRun) -> tuple[int, str, str, str, str, str]:
