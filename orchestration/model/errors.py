@@ -132,7 +132,15 @@ class ChildFailed(RunError):
 
 
 class NotRetried(RunError):
-    """Nothing about the run can be resumed: it is still running, has completed, or has no open step."""
+    """Nothing about the run can be resumed: it is still running, has completed, or has no open step.
+
+    Attributes:
+        reason: `running`, `completed`, `nothing` (it has no open step) or `superseded` (its session has another run).
+    """
+
+    def __init__(self, text: str, reason: str = "nothing") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class HistoryUnavailable(RunError):

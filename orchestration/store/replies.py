@@ -212,7 +212,7 @@ def not_retried(run_id: str, reason: str) -> RunError:
         "superseded": f"Run {run_id!r} cannot be retried: its handler has gone on to another run.",
         "nothing": f"Run {run_id!r} has no unfinished step that could be taken up again. Start a new one.",
     }
-    return NotRetried(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."))
+    return NotRetried(texts.get(reason, f"Run {run_id!r} cannot be retried: it is {reason}."), reason)
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -22,6 +22,7 @@ from umbel.orchestration.model.envelope import CANCELLED, START, ending
 from umbel.orchestration.model.suspicion import ONE_SUSPECT
 from umbel.orchestration.model.work_item import AwaitedChild, Awaiting, Outcome, Work
 from umbel.orchestration.store.replies import Dispatch
+from umbel.orchestration.store.scripts import unpack
 
 PLAN = plan_of(step("begin", START, num_workers=3))
 CHILDREN = ("child-1", "child-2", "child-3")
@@ -213,3 +214,34 @@ def test_a_parent_that_is_retried_while_its_children_are_being_ended_gets_the_en
         elif moments:
             break
     assert moments > 5
+
+
+def test_children_that_two_processes_retry_at_once_continue_and_their_parent_gets_the_ends_of_all(
+    client: Client, settings: Settings
+) -> None:
+    for at in range(1, EXCHANGES):
+        own = settings.model_copy(update={"key_prefix": f"{settings.key_prefix}:{at}"})
+        process = Process(client, own, 0, applied=False)
+        process.start()
+        _claim_only_parent(process)
+        process.engine.finish(PARENT, "cancelled", ending(CANCELLED))
+        process.sweep()
+        assert process.status(CHILDREN[0]) == "cancelled"
+        process.engine.retry(PARENT)
+        others: list[int] = []
+
+        def retry_too(one: Process = process, others: list[int] = others) -> None:
+            others.append(1)
+            one.sweep()
+
+        slow = meddled_store(client, own, at, retry_too)
+        blocking_sweep(slow, SentDispatches(), lambda _: 0).sweep(everything=True)
+        process.until(lambda one=process: one.status(PARENT) != "running" and not one.left_behind())
+        record = checked_store(client, own).run(PARENT)
+        assert record.ending is not None
+        assert record.ending.value() == {"result": 3}, f"both at {at}"
+        told = process.store.client.hmget(process.store.locate(PARENT)["children"], CHILDREN)
+        assert [unpack(child)["st"] for child in told] == ["completed"] * 3, f"both at {at}"
+        if not others:
+            assert at > 5
+            break

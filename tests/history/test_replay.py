@@ -233,12 +233,15 @@ class Race(Workflow):
 
     @step
     async def act(self, ctx: Context[Any], ev: Begun) -> Sum:
-        gate = GATES.setdefault(ctx.run_id, asyncio.Event())
+        reading = GATES.setdefault(f"{ctx.run_id} reading", asyncio.Event())
+        written = GATES.setdefault(f"{ctx.run_id} written", asyncio.Event())
         if ev.name == "writer":
+            await reading.wait()
             await ctx.store.set("n", 1)
-            gate.set()
+            written.set()
             return Sum(total=0)
-        await gate.wait()
+        reading.set()
+        await written.wait()
         return Sum(total=await ctx.store.get("n", 0))
 
     @step

@@ -91,8 +91,8 @@ class Manifold(Workflow):
         EXECUTED[ctx.run_id, "count"] += 1
         async with ctx.store.edit_state() as state:
             state["n"] = state.get("n", 0) + ev.n
-        ctx.send_event(Counted(n=ev.n))
         await ctx.store.set("last", await ctx.store.get("n"))
+        ctx.send_event(Counted(n=ev.n))  # is delivered at once, and read by a step that needs what was written
 
     @step
     async def ask(self, ctx: Context[Any], ev: Counted) -> StopEvent:

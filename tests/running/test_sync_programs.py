@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,6 +45,25 @@ def test_many_threads_start_runs_and_wait_for_them_at_the_same_time() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(8))) == [(2 * n, [n]) for n in range(8)]
+
+
+def test_threads_that_run_a_new_workflow_at_the_same_time_register_it_once() -> None:
+    together = threading.Barrier(8)
+
+    def one(workflow: Workflow) -> int:
+        together.wait(20)
+        result: int = workflow.start(n=1).result(timeout=20)
+        return result
+
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for n in range(20):  # registering twice is a warning of Celery's
+                new = type(f"Double{n}", (Double,), {"__module__": __name__})()
+                assert list(pool.map(one, [new] * 8)) == [2] * 8
+    finally:
+        sys.setswitchinterval(often)
 
 
 def test_event_loops_that_follow_each_other_share_a_runtime() -> None:

@@ -158,6 +158,7 @@ class InProcessRuntime(Runtime):
         self._installation: Installation = app.umbel
         super().__init__(settings, app=app, registry=self._installation.registry)
         self.registry.executes = True
+        self._adding = threading.RLock()
         self._loops: dict[str, asyncio.AbstractEventLoop] = {}
         self._installation.loop_of = lambda run_id: self._loops.get(run_id)
         self._worker = InProcessWorker(app, concurrency)
@@ -183,7 +184,9 @@ class InProcessRuntime(Runtime):
         self._loops[run_id] = loop
 
     def _add(self, workflow: WorkflowDefinition) -> None:
-        self._worker.add(self._installation.add(workflow, to_run=True))
+        # Of threads that run a new workflow at the same time, none may go on before its tasks are known to the worker.
+        with self._adding:
+            self._worker.add(self._installation.add(workflow, to_run=True))
 
     def close(self) -> None:
         """Stop the worker, then the connections."""

@@ -258,8 +258,14 @@ class Outbox:
         elif child[b"st"] == b"reviving" and status != "completed" and b"ke" not in child:
             try:
                 await self._lives.retry(child_id)
-            except NotRetried:
-                await self._tell(parent, child_id, status, found[1], is_final=True)
+            except NotRetried as error:
+                if error.reason in (
+                    "running",
+                    "completed",
+                ):  # retried by another process: the end is of its former life
+                    await self._look(parent, child_id)
+                else:
+                    await self._tell(parent, child_id, status, found[1], is_final=True)
             else:
                 await self._look_later(parent, child_id)
         else:
