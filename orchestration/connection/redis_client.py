@@ -195,6 +195,17 @@ def _flaw_of_one(url: str) -> str | None:
     return None
 
 
+async def cut(connection: Any) -> None:
+    """Close an asynchronous connection without waiting for the server.
+
+    A polite end of TLS waits for the server's answer, for up to 30 seconds; a loop that is closed before would leave
+    the socket open.
+    """
+    if connection._writer is not None:
+        connection._writer.transport.abort()
+    await connection.disconnect(nowait=True)
+
+
 async def refuse_old_server(connection: Any, url: str, *, in_cluster: bool = False) -> None:
     """Check a server's release. A server that forbids `INFO` is accepted: calling a function shows what it lacks.
 

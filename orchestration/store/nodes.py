@@ -22,7 +22,7 @@ from ..connection.cluster import Address, Cluster, Slots, ask_slots, is_outdated
 from ..connection.deployment import Deployment
 from ..connection.keys import Keys
 from ..connection.portal import Portal
-from ..connection.redis_client import is_passing, refuse_old_server
+from ..connection.redis_client import cut, is_passing, refuse_old_server
 from .asks import Command, Request, ScriptCall, packed_script
 from .pipeline import FIRST_PAUSE, NO_FUNCTION, Connection
 from .scripts import reached, text_of
@@ -221,7 +221,7 @@ class ClusterConnection(Connection):
                 error = ConnectionError(f"{host}:{port} did not say within {_CONNECT_SECONDS:g} s who has which slots.")
                 continue
             finally:
-                await connection.disconnect(nowait=True)
+                await cut(connection)
             if not is_outdated(slots, self._slots):
                 await self._believe(slots)
                 return
@@ -251,7 +251,7 @@ class ClusterConnection(Connection):
             if not self._is_judged:
                 raise
         finally:
-            await connection.disconnect(nowait=True)
+            await cut(connection)
 
     def _addresses(self) -> list[Address]:
         return list({each.primary: None for each in self._slots} | dict.fromkeys(self._cluster.nodes))

@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from ..connection.deployment import Deployment
 from ..connection.failpoints import failpoint
 from ..connection.portal import Portal
-from ..connection.redis_client import is_passing, pool_of, refusal_of, refuse_old_server, unavailable
+from ..connection.redis_client import cut, is_passing, pool_of, refusal_of, refuse_old_server, unavailable
 from ..connection.stopping import is_stopped, stop
 from .asks import Command, Replies, Request, ScriptCall, packed, packed_script, packed_with_library
 
@@ -293,7 +293,7 @@ class Connection:
                 error = failure
             finally:
                 self._transport = None
-                await connection.disconnect(nowait=True)
+                await cut(connection)
             self._keep_unanswered(error, pause)
             if not self._waiting:
                 self._serving = None

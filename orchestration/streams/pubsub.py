@@ -18,7 +18,7 @@ from typing import Any
 from hiredis import Reader, pack_command
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
-from ..connection.redis_client import refusal_of
+from ..connection.redis_client import cut, refusal_of
 from ..connection.settings import redact_url
 from ..model.errors import UmbelError, WorkflowRuntimeError
 from ..store.asks import Replies
@@ -218,7 +218,7 @@ class LiveChannels:
         finally:
             self._transport = None
             self._channels = dict.fromkeys(self._channels, False)
-            await connection.disconnect(nowait=True)
+            await cut(connection)
 
     def _ping(self) -> None:
         if self._owes_answer:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import shutil
 import socket
 import ssl
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,10 +16,12 @@ from urllib.parse import urlsplit
 import pytest
 from redis.exceptions import ConnectionError
 
+from support.faults.tcp_server import TcpServer
 from support.faults.tls_front import tls_front
 from umbel.orchestration.connection.redis_client import connect
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.model.errors import ConfigurationError
+from umbel.tasks.client.runtime import Runtime
 from umbel.tasks.messages.dispatcher import publishing_app
 from umbel.workers.celery_app.app import create_app
 from umbel.workers.embedded.configuration import free_port
@@ -126,3 +131,34 @@ def test_a_server_whose_certificate_is_known_is_talked_to(address: str, certific
     for app in (create_app(settings), publishing_app(settings)):
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0)
+
+
+async def test_a_connection_whose_server_is_silent_is_closed_with_its_runtime(certificate: Path) -> None:
+    """The server runs on this loop, so it cannot answer the end of TLS while the runtime is being closed."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate / "server.pem", certificate / "server.key")
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", behind.port)
+        try:
+            await asyncio.gather(copy(reader, back), copy(there, writer))
+        finally:
+            back.transport.abort()
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+
+    with EmbeddedRedis.temporary() as plain:
+        behind = urlsplit(plain.url)
+        async with TcpServer(forward, tls=context) as server:
+            address = f":{behind.password}@localhost:{server.port}"
+            runtime = Runtime(Settings(redis_url=f"rediss://{address}/0?ssl_ca_certs={certificate}/ca.pem"))
+            assert await asyncio.to_thread(runtime.portal.call, runtime.store.command("greet", "PING")) == b"PONG"
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")
+                runtime.close()
+                del runtime
+                gc.collect()
+
+    assert not [each for each in warned if issubclass(each.category, ResourceWarning)]
