@@ -57,7 +57,7 @@ def pids(runtime: umbel.Runtime, count: int, megabytes: int = 0) -> list[int]:
 
 
 @pytest.mark.parametrize("pool", ["asyncio", "threads"])
-@pytest.mark.parametrize(("option", "megabytes"), [(("--max-steps", "3"), 0), (("--max-memory", "1000"), 400)])
+@pytest.mark.parametrize(("option", "megabytes"), [(("--max-steps", "3"), 0), (("--max-memory", "350"), 100)])
 def test_a_worker_that_has_reached_its_limit_ends_and_the_next_one_goes_on(
     cli: Cli, runtime: umbel.Runtime, pool: str, option: tuple[str, str], megabytes: int
 ) -> None:
