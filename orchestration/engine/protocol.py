@@ -232,9 +232,9 @@ class Engine:
         await unstage(self.store, work, CHUNK // 5)  # an entry may have CHUNK events
 
     async def flush(
-        self, work: Work, plan: Plan, *, batch: int, publishes: Sequence[Command], sends: Sequence[Sent]
+        self, work: Work, plan: Plan, *, batch: int, publishes: Sequence[Command], sends: Sequence[Sent], exchanges: int
     ) -> Applied | Refusal:
-        """Write what a running step has emitted so far to Redis. *Promise:* applied once per batch number."""
+        """Write what a running step has emitted; `exchanges` as in `Emitted`. *Promise:* once per batch number."""
         events = [event for _, event, _ in sends]
         surroundings = await self.store.waiters_for(work.run_id, events) if sends and work.version else Surroundings()
         while True:
@@ -245,6 +245,7 @@ class Engine:
                 surroundings=surroundings,
                 publishes=publishes,
                 sends=self._routed(work, plan, sends, surroundings)[0],
+                exchanges=exchanges,
             )
             if reply is not Refusal.CHANGED:
                 break

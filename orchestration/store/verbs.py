@@ -204,8 +204,12 @@ class Store(StoreCalls):
         surroundings: Surroundings,
         publishes: Sequence[Command],
         sends: Sequence[tuple[str, Sequence[Command]]],
+        exchanges: int = 0,
     ) -> Applied | Refusal:
-        """Apply one batch of a running step: published events, then sent ones. Applied once per batch number."""
+        """Apply one batch of a running step: published events, then sent ones. Applied once per batch number.
+
+        `exchanges` as in `commit`: those before the events were sent.
+        """
         status, *rest = await self.verb(
             "flush",
             work.run_id,
@@ -213,6 +217,7 @@ class Store(StoreCalls):
             w=work.work_id,
             t=work.token,
             batch=batch,
+            xs=exchanges or None,
             **checks(surroundings, [c for _, commands in sends for c in commands], bool(sends)),
             publishes=[command.wire() for command in publishes],
             body=[{"id": emit_id, "commands": [c.wire() for c in commands]} for emit_id, commands in sends],

@@ -101,6 +101,8 @@ class Emissions:
         """
         self.work, self.plan = work, plan
         self.batches = 0
+        #: How many exchanges of the step Redis had confirmed before the last event was sent, see `Emitted`.
+        self.exchanges = 0
         #: What emitted events are marked with, see `Tracing.attempt`.
         self.trace = ""
         #: Awaited before sent events are written to Redis ahead of the commit.
@@ -220,7 +222,12 @@ class Emissions:
             if sends and self.before_sends is not None:
                 await self.before_sends()
             reply = await self._engine.flush(
-                self.work, self.plan, batch=self.batches + 1, publishes=publishes, sends=sends
+                self.work,
+                self.plan,
+                batch=self.batches + 1,
+                publishes=publishes,
+                sends=sends,
+                exchanges=self.exchanges,
             )
             with self._buffer:
                 if isinstance(reply, Refusal):  # nothing more of this attempt will be applied

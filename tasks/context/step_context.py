@@ -206,6 +206,7 @@ class StepContext:
         check_target(self.emissions.plan, envelope, target)
         if target is None:
             self._warn_of_gathering(envelope)
+        self.emissions.exchanges = self.exchanges
         emit_id = self.emissions.send(envelope, target)
         return SentEvent(lambda: self._withdraw(emit_id, envelope, target))
 

@@ -8,6 +8,7 @@ from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event, plan_of, step, stop
 from support.store.state_writer import BlockingHash
 from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.waiters import Surroundings
 from umbel.orchestration.state.redis_hash import Change
 from umbel.orchestration.store.replies import Applied, Refusal
 
@@ -57,3 +58,19 @@ def test_an_outcome_does_not_stand_without_the_members_that_its_step_has_gathere
     store.client.hset(run.keys["work"], work.work_id, now)
     assert collect() is None  # a repeated call adds nothing
     assert isinstance(run.try_commit(work, stop(1), exchanges=1), Applied)
+
+
+def test_an_event_is_not_sent_early_without_the_state_that_its_step_wrote_before(run: DrivenRun, store: Store) -> None:
+    work = run.claim("begin")
+    state = BlockingHash.of(store, run.run_id, work.state_id, work)
+    before = store.client.hget(run.keys["work"], work.work_id)
+    assert state.write(Change("set", {"n": b"1"})) == "written"
+
+    def flush(batch: int) -> Applied | Refusal:
+        return store.flush(
+            work, run.plan, batch=batch, surroundings=Surroundings(), publishes=[], sends=[], exchanges=state.writes
+        )
+
+    assert isinstance(flush(1), Applied)
+    store.client.hset(run.keys["work"], work.work_id, before)
+    assert flush(1) is Refusal.MISSING

@@ -1,6 +1,6 @@
 -- Apply one batch of what a running step has sent and published before its end.
--- Args: run, w, t token, batch (number of this batch, from 1), wv, seen and answers as in commit, publishes
---   {command…}, common limits.
+-- Args: run, w, t token, batch (number of this batch, from 1), xs (state writes, collect_events calls that Redis had
+--   answered before the events were sent), wv, seen and answers as in commit, publishes {command…}, common limits.
 -- Body: sends {{id emit identity, commands}}. Answers: flushed {dispatches, ended} | changed | missing {have} | stale |
 -- closed. A batch that arrives twice is applied once; an event that an earlier attempt has already sent is absorbed.
 --!keys extra counters sent
@@ -12,6 +12,10 @@ local record = records.get(A.w)
 if not record or record.state ~= 'running' or record.token ~= A.t then return { 'stale' } end
 if (record.batches or 0) >= A.batch then return { 'flushed', cmsgpack.pack({ dispatches = {}, ended = false }) } end
 if A.batch > (record.batches or 0) + 1 then return { 'missing', cmsgpack.pack({ have = record.batches or 0 }) } end
+-- As in commit.lua: steps that follow would miss what this attempt wrote before it sent their events.
+if A.xs and (record.exchanges or 0) < A.xs then
+  return { 'missing', cmsgpack.pack({ have = record.exchanges or 0 }) }
+end
 if waiters.outdated() then return { 'changed' } end
 
 record.batches = A.batch

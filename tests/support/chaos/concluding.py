@@ -68,7 +68,10 @@ def conclude(
 def judge_without_effects(load: Load) -> list[Violation]:
     """Check the invariants that need only Redis, not the effect log."""
     deployment = load.deployment
-    eventually(lambda: not see_leftovers(deployment).indexed, "nothing is under way")
+    try:
+        eventually(lambda: not see_leftovers(deployment).indexed, "nothing is under way")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; left: {see_leftovers(deployment).indexed}") from None
     runs = see_runs(deployment, load.seen.values())
     for run in runs:
         run.effects = []
