@@ -154,9 +154,12 @@ class Outbox:
 
     async def _cancel_rest(self, run_id: str, scope_id: str) -> None:
         """Cancel the unfinished work of a fan-out."""
+        key, member = self._store.locate(run_id)["outbox"], f"rest|{run_id}|{scope_id}"
+        if await self._store.command("look at the outbox", "ZSCORE", key, member) is None:
+            return  # done by another process; or Redis was set back to before the join had all it takes
         with suppress(RunNotFound, WorkflowRuntimeError):  # it has ended
             await self._lives.cancel_work(run_id, Selection(scope_id=scope_id), reason="a join has all it takes")
-        await self._forget(run_id, f"rest|{run_id}|{scope_id}")
+        await self._forget(run_id, member)
 
     async def _expire(self, kind: str, run_id: str, buffer: str) -> None:
         """Drop a set of events that did not become complete in time."""
