@@ -198,7 +198,7 @@ def _flaw_of_one(url: str) -> str | None:
 async def cut(connection: Any) -> None:
     """Close an asynchronous connection without waiting for the server.
 
-    A polite end of TLS waits for the server's answer, for up to 30 seconds; a loop that is closed before would leave
+    The regular end of TLS waits up to 30 seconds for the server's answer; a loop that is closed earlier would leave
     the socket open.
     """
     if connection._writer is not None:

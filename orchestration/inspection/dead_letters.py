@@ -67,10 +67,14 @@ async def dead_runs(store: Store, *, workflow: str | None = None, limit: int = 1
     asked = limit
     while True:
         records = await newest_runs(store, status="failed", limit=asked)
-        found = [each for each in records if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])]
+        found = [each for each in records if _is_of(workflow, each)]
         if len(found) >= limit or len(records) < asked:
             return [_dead(record) for record in found[:limit]]
         asked *= 4
+
+
+def _is_of(workflow: str | None, work: RunRecord | ParkedWork) -> bool:
+    return workflow in (None, work.workflow, work.workflow.rpartition(".")[2])
 
 
 def _dead(record: RunRecord) -> DeadRun:
@@ -122,7 +126,7 @@ async def parked_work(store: Store, *, workflow: str | None = None, limit: int =
         )
         members = [pairs(page) for page in pages]
         parked = (_parked(member, at) for page in members for member, at in page.items())
-        found = [each for each in parked if workflow in (None, each.workflow, each.workflow.rpartition(".")[2])]
+        found = [each for each in parked if _is_of(workflow, each)]
         # Parked work of a run that has ended stays in the index for a while.
         statuses = await store.batch(
             "look at runs", *(("HGET", store.locate(each.run_id)["run"], "status") for each in found)

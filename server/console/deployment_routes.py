@@ -33,7 +33,7 @@ from .deployment_shapes import (
 )
 from .shapes import ConsoleJSON, page_of_runs
 
-#: Maximum failed runs, and parked work, that are read, and running ones that the overview shows.
+#: Maximum failed runs, and steps of parked work, that are read; maximum running runs that the overview shows.
 FAILED, OLDEST = 500, 6
 
 Found = TypeVar("Found", DeadRun, ParkedWork)

@@ -8,7 +8,7 @@ from support.store.driving import DrivenRun, event, plan_of, step
 from umbel.orchestration.engine.emitted import Emitted
 from umbel.orchestration.engine.protocol import Engine
 from umbel.orchestration.model.envelope import START
-from umbel.orchestration.model.work_item import FannedOut, Returned
+from umbel.orchestration.model.work_item import FannedOut, Returned, Scope
 from umbel.orchestration.store.record import decode
 
 PLAN = plan_of(
@@ -52,3 +52,18 @@ def test_a_join_within_the_fan_out_that_is_cancelled_goes_with_it(store: Store) 
 
     left = [decode(raw).step for raw in store.client.hgetall(run.keys["work"]).values()]
     assert left == ["end"]
+
+
+def test_a_cancellation_of_the_rest_that_redis_does_not_know_of_changes_nothing(store: Store) -> None:
+    """A process has heard that the join has all it takes; then Redis was set back to before that."""
+    run, sent = DrivenRun(store, PLAN).start(), SentDispatches()
+    engine = store.over(Engine, sent)
+    legs = tuple(event("Leg", n=n) for n in range(3))
+    engine.commit(run.claim("begin"), PLAN, FannedOut(legs), Emitted(), entry={"out": ""})
+    work = [decode(raw) for raw in store.client.hgetall(run.keys["work"]).values()]
+    [scope_id] = {scope_id for each in work for scope_id, _, _ in Scope(each.scope).levels()}
+
+    store.portal.call(engine.wrapped.outbox.settle(f"rest|{run.run_id}|{scope_id}"))
+
+    assert [each.step for each in work] == ["go"] * 3
+    assert [decode(raw) for raw in store.client.hgetall(run.keys["work"]).values()] == work

@@ -239,9 +239,9 @@ def test_children_that_two_processes_retry_at_once_continue_and_their_parent_get
         process.until(lambda one=process: one.status(PARENT) != "running" and not one.left_behind())
         record = checked_store(client, own).run(PARENT)
         assert record.ending is not None
-        assert record.ending.value() == {"result": 3}, f"both at {at}"
-        told = process.store.client.hmget(process.store.locate(PARENT)["children"], CHILDREN)
-        assert [unpack(child)["st"] for child in told] == ["completed"] * 3, f"both at {at}"
+        assert record.ending.value() == {"result": 3}, f"both at exchange {at}"
+        reported = process.store.client.hmget(process.store.locate(PARENT)["children"], CHILDREN)
+        assert [unpack(child)["st"] for child in reported] == ["completed"] * 3, f"both at exchange {at}"
         if not others:
             assert at > 5
             break

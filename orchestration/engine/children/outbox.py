@@ -262,10 +262,7 @@ class Outbox:
             try:
                 await self._lives.retry(child_id)
             except NotRetried as error:
-                if error.reason in (
-                    "running",
-                    "completed",
-                ):  # retried by another process: the end is of its former life
+                if error.reason in ("running", "completed"):  # another process has retried it: this end is out of date
                     await self._look(parent, child_id)
                 else:
                     await self._tell(parent, child_id, status, found[1], is_final=True)
