@@ -38,6 +38,7 @@ _REFUSED = {
     b"closed": "the run has ended",
     b"stale": "this attempt has already reported its outcome, or another process has taken over its work",
     b"unknown": "the run is no longer in Redis",
+    b"missing": "Redis was set back, and has lost what this attempt wrote before",
 }
 
 
@@ -83,6 +84,7 @@ class StateHash:
     lock_seconds: float = LOCK_SECONDS
     _written: list[None] = field(default_factory=list, compare=False)
     _read: set[str | None] = field(default_factory=set, compare=False)
+    _locked: dict[str, int] = field(default_factory=dict, compare=False)  # token -> `Connection.breaks`
 
     @property
     def reads(self) -> Reads:
@@ -128,8 +130,12 @@ class StateHash:
         """
         self._refuse_if_read_only()
         self._read.add(None)
+        breaks = self.store.connection.breaks
         reply = await self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
-        return Occupied(reply[1].decode()) if reply[0] == b"held" else _fields(reply[1])
+        if reply[0] == b"held":
+            return Occupied(reply[1].decode())
+        self._locked[token] = breaks
+        return _fields(reply[1])
 
     async def renew(self, token: str) -> bool:
         """Extend the lock by `lock_seconds` from now; False if it has expired or its step may not write."""
@@ -140,6 +146,7 @@ class StateHash:
 
     async def unlock(self, token: str) -> None:
         """End an edit without writing. Another edit's lock is not affected."""
+        self._locked.pop(token, None)
         await self._verb("state_unlock", lock=token)
 
     async def write(
@@ -173,6 +180,7 @@ class StateHash:
             else None,
             reserve=reserve or None,
             how=change.how,
+            xs=(self.writes if self.work is not None else 0) or None,
             body={"set": dict(change.set), "del": list(change.delete), "replace": change.replace or None},
         )
         if reply[0] == b"held":
@@ -180,6 +188,16 @@ class StateHash:
         if reply[0] == b"written":
             self._written.append(None)  # atomic, in case several threads write
         return cast(Written, reply[0].decode())
+
+    def check_not_set_back(self, token: str) -> None:
+        """Called when the lock of an edit is lost.
+
+        Raises:
+            RunClosed: The writer is a step, and the connection was lost since the lock was taken: Redis may have been
+                set back to before that, and have lost what the step has read. The attempt is repeated.
+        """
+        if self.work is not None and self._locked.get(token, -1) != self.store.connection.breaks:
+            raise self._obsolete("the connection to Redis was lost during an edit, and Redis no longer has its lock")
 
     def _refuse_if_read_only(self) -> None:
         if self.work is not None and '"access":"read"' in self.work.options:
@@ -248,13 +266,16 @@ class StateHash:
             args |= {"w": self.work.work_id, "t": self.work.token}
         reply = await self.store.verb(verb, self.run_id, names, me=me, **args)
         if reply[0] in _REFUSED:
-            step = f"step {self.work.step!r} (attempt {self.work.attempt})" if self.work else "a caller"
-            raise RunClosed(
-                f"ctx.store of run {self.run_id!r} was not written by {step}: {_REFUSED[reply[0]]}. What the step does "
-                "from here on is discarded; it should end.",
-                "" if self.work is None else self.work.claim_id,
-            )
+            raise self._obsolete(_REFUSED[reply[0]])
         return reply
+
+    def _obsolete(self, reason: str) -> RunClosed:
+        step = f"step {self.work.step!r} (attempt {self.work.attempt})" if self.work else "a caller"
+        return RunClosed(
+            f"ctx.store of run {self.run_id!r} was not written by {step}: {reason}. What the step does from here on is "
+            "discarded; it should end.",
+            "" if self.work is None else self.work.claim_id,
+        )
 
 
 def _fields(flat: Sequence[bytes]) -> dict[str, bytes]:

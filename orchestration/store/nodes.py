@@ -84,6 +84,10 @@ class ClusterConnection(Connection):
         self.url = url
         self._cluster, self._options = cluster, options
 
+    @property
+    def breaks(self) -> int:
+        return sum(node.breaks for node in list(self._nodes.values())) if self._loop is not None else 0
+
     def at(self, address: Address) -> _Node:
         """The node at an address."""
         known = self._nodes.get(address)

@@ -78,6 +78,12 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The deployment whose record each new connection is compared with.
         self.deployment: Deployment | None = None
+        self._breaks = 0
+
+    @property
+    def breaks(self) -> int:
+        """A number that changes when a connection is lost: Redis may have been set back if it has."""
+        return self._breaks
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -292,7 +298,7 @@ class Connection:
             except Exception as failure:
                 error = failure
             finally:
-                self._transport = None
+                self._transport, self._breaks = None, self._breaks + 1
                 await cut(connection)
             self._keep_unanswered(error, pause)
             if not self._waiting:

@@ -335,6 +335,7 @@ class StateAccess(Generic[StateT]):
         if answer == "lost":
             answer = await self._write(change, what, _expected(raw, change))
         if answer != "written":
+            self.hash.check_not_set_back(token)
             raise StateEditLost(
                 f"An edit of the state of run {self.hash.run_id!r} was not saved: its lock had expired, because this "
                 f"process or Redis stood still for more than {self.hash.lock_seconds:g} s, and the state has been "

@@ -13,6 +13,7 @@ from support.store.driving import event, plan_of, step, stop
 from support.store.limited_runs import index_keys
 from support.store.meddled import meddled_store
 from support.store.mortal import Died, mortal_store
+from support.store.set_back import SetBack
 from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
 from umbel.orchestration.engine.children.spec import ChildSpec
@@ -244,4 +245,26 @@ def test_children_that_two_processes_retry_at_once_continue_and_their_parent_get
         assert [unpack(child)["st"] for child in reported] == ["completed"] * 3, f"both at exchange {at}"
         if not others:
             assert at > 5
+            break
+
+
+@pytest.mark.parametrize("by", [1, 2, 4, 8, 16])
+def test_wherever_redis_is_set_back_by_a_few_exchanges_each_child_is_started_and_its_parent_gets_its_end(
+    client: Client, settings: Settings, by: int
+) -> None:
+    for at in range(by + 1, EXCHANGES):
+        own = settings.model_copy(update={"key_prefix": f"{settings.key_prefix}:{at}"})
+        process = Process(client, own, 0, applied=False)
+        process.start()
+        set_back = SetBack(client, own, kept=at - by, at=at)
+        process.store = set_back.store
+        process.engine = process.store.over(Engine, process.sent)
+        process.until(lambda one=process: one.status(PARENT) not in (None, "running") and not one.left_behind())
+        record = checked_store(client, own).run(PARENT)
+        assert record.ending is not None
+        assert record.ending.value() == {"result": 3}, f"set back at exchange {at}"
+        reported = client.hmget(process.store.locate(PARENT)["children"], CHILDREN)
+        assert [unpack(child)["st"] for child in reported] == ["completed"] * 3, f"set back at exchange {at}"
+        if not set_back.is_done:
+            assert at > 30
             break

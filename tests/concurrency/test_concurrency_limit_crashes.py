@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -16,9 +17,11 @@ from support.store.limited_runs import (
     left_behind,
 )
 from support.store.mortal import Died, mortal_store
+from support.store.set_back import SetBack
 from umbel.orchestration.connection.keys import new_id
 from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
+from umbel.orchestration.model.errors import RunNotFound, WorkflowRuntimeError
 from umbel.orchestration.store.replies import Dispatch, Refusal
 
 
@@ -101,6 +104,33 @@ def test_wherever_a_process_dies_every_run_is_admitted_and_never_two_at_once(
         crowd.sweep()
         assert left_behind(crowd.store) == {}, f"after a death at {dies_at}"
     assert 50 < deaths < EXCHANGES - 1  # each exchange was the last one of one process
+
+
+@pytest.mark.parametrize("by", [1, 4])
+def test_wherever_redis_is_set_back_by_a_few_exchanges_all_runs_that_it_knows_are_admitted_at_most_one_too_many_at_once(
+    client: Client, settings: Settings, by: int
+) -> None:
+    for at in range(by + 1, EXCHANGES):
+        own = settings.model_copy(update={"key_prefix": f"{settings.key_prefix}:{at}"})
+        set_back = SetBack(client, own, kept=at - by, at=at)
+        crowd = Crowd(set_back.store)
+        for operation in life(crowd):
+            with suppress(RunNotFound, WorkflowRuntimeError, AssertionError):  # of what Redis no longer knows
+                operation()
+            assert len(crowd.running()) <= 2, f"set back at exchange {at}"
+        survivors = Crowd(checked_store(client, own))
+        for _ in range(12):
+            survivors.sweep()
+            running = survivors.running()
+            assert len(running) <= 2, f"set back at exchange {at}"
+            for run_id in running:
+                survivors.store.finish(run_id, "cancelled", event("x"))  # and no process passes its admission on
+        assert survivors.store.runs(status="running") == [], f"a run waits forever after exchange {at}"
+        survivors.sweep()
+        assert left_behind(survivors.store) == {}, f"set back at exchange {at}"
+        if not set_back.is_done:
+            assert at > 30
+            break
 
 
 def test_a_commit_of_an_unlimited_run_sends_nothing_more_to_redis(client: Client, settings: Settings) -> None:

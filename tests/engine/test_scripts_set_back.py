@@ -8,6 +8,7 @@ from support.store.blocking import BlockingStore as Store
 from support.store.driving import DrivenRun, event, plan_of, step, stop
 from support.store.state_writer import BlockingHash
 from umbel.orchestration.model.envelope import START
+from umbel.orchestration.model.errors import RunClosed
 from umbel.orchestration.model.waiters import Surroundings
 from umbel.orchestration.state.redis_hash import Change
 from umbel.orchestration.store.replies import Applied, Refusal
@@ -29,6 +30,19 @@ def test_an_outcome_does_not_stand_without_the_state_that_its_step_wrote(run: Dr
 
     assert run.try_commit(work, stop(1), exchanges=state.writes) is Refusal.MISSING
     assert run.status == "running"
+
+
+def test_a_step_does_not_write_more_state_if_what_it_wrote_before_is_lost(run: DrivenRun, store: Store) -> None:
+    work = run.claim("begin")
+    state = BlockingHash.of(store, run.run_id, work.state_id, work)
+    before = store.client.hget(run.keys["work"], work.work_id)
+    assert state.write(Change("set", {"a": b"1"})) == "written"
+    store.client.delete(run.keys[f"state:{work.state_id}"])
+    store.client.hset(run.keys["work"], work.work_id, before)
+
+    with pytest.raises(RunClosed, match="Redis was set back"):
+        state.write(Change("set", {"b": b"1"}))
+    assert not store.client.exists(run.keys[f"state:{work.state_id}"])
 
 
 def test_an_outcome_stands_with_all_that_its_step_wrote(run: DrivenRun, store: Store) -> None:

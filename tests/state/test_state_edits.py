@@ -307,13 +307,13 @@ def test_a_loop_that_is_thrown_away_in_an_edit_does_not_block_the_others_for_lon
     async def hang() -> None:
         async with run.state(lock_seconds=0.3).edit_state() as edited:
             edited.n = 1
+            entered.set()
             await asyncio.Event().wait()
 
-    loop = asyncio.new_event_loop()
+    loop, entered = asyncio.new_event_loop(), asyncio.Event()
     coroutine = hang()
     task = loop.create_task(coroutine)
-    while run.store.client.exists(run.lock_key()) == 0:
-        loop.run_until_complete(asyncio.sleep(0.005))
+    loop.run_until_complete(entered.wait())
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # on purpose
     loop.close()
     del task, coroutine

@@ -95,6 +95,24 @@ async def test_an_edit_whose_lock_has_run_out_is_not_saved_over_what_others_wrot
     await state.set("n", 1)
 
 
+async def test_an_edit_of_a_step_whose_lock_redis_has_lost_with_the_connection_makes_the_attempt_obsolete(
+    run: Run,
+) -> None:
+    state = run.state(work=run.claim("a"))
+    await state.set("m", 7)
+
+    async def edit() -> None:
+        async with state.edit_state() as edited:
+            edited.n = edited.m + 1
+            run.store.client.client_kill_filter(_type="normal", skipme=True)
+            run.store.client.delete(run.lock_key())
+            run.store.client.hset(run.store.locate(run.run_id)[f"state:{run.run_id}"], "m", "5")
+
+    with pytest.raises(RunClosed, match="the connection to Redis was lost during an edit"):
+        await edit()
+    assert run.raw() == {"m": b"5"}
+
+
 CHILD = """
 import asyncio, sys, time
 from umbel.orchestration.connection.redis_client import connect

@@ -24,7 +24,7 @@ class Selection:
         work_ids: Only these work items; None is all.
         but: A work item to leave out.
         where: Fields that the step's event must have.
-        scope_id: A fan-out that the work items belong to.
+        scope_id: A fan-out of which a join has all it takes, and which the work items belong to.
     """
 
     step: str | None = None

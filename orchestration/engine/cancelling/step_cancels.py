@@ -76,7 +76,7 @@ async def cancel_work(
         for first in range(0, len(chosen), _AT_ONCE):
             some = chosen[first : first + _AT_ONCE]
             try:
-                count, change = await _cancel(store, run_id, plan, some, limits, instead, reason)
+                count, change = await _cancel(store, run_id, plan, some, limits, instead, reason, selection.scope_id)
             except WorkflowRuntimeError:
                 if not applied:
                     raise
@@ -101,6 +101,7 @@ async def _cancel(
     limits: Limits,
     instead: Envelope | None,
     reason: str,
+    rest_of: str | None,
 ) -> tuple[int, Applied]:
     keys = store.locate(run_id)
     while True:
@@ -119,6 +120,7 @@ async def _cancel(
             "cancel",
             run_id,
             body=described,
+            rest=rest_of,
             extra={name: keys[name] for item in items for name in _keys_of(plan, item.record)},
             **checks(surroundings, routed, bool(routed)),
         )

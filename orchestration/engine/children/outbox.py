@@ -9,8 +9,9 @@ shard: the process that made the change runs it at once, and the sweep runs what
 have to succeed together.
 
 A child's start is identified by a nonce derived from its parent, so the child is started once. Its end is counted once.
-A running child is also checked from time to time: if a process of an older release has ended it, or Redis has lost the
-outbox entry, its parent still learns of the end, only later.
+A running child is also checked, soon after its start and then from time to time: if Redis was set back to before the
+start, the child is started again; if a process of an older release has ended it, or Redis has lost the outbox entry,
+its parent still learns of the end, only later.
 """
 
 from __future__ import annotations
@@ -154,12 +155,9 @@ class Outbox:
 
     async def _cancel_rest(self, run_id: str, scope_id: str) -> None:
         """Cancel the unfinished work of a fan-out."""
-        key, member = self._store.locate(run_id)["outbox"], f"rest|{run_id}|{scope_id}"
-        if await self._store.command("look at the outbox", "ZSCORE", key, member) is None:
-            return  # done by another process; or Redis was set back to before the join had all it takes
-        with suppress(RunNotFound, WorkflowRuntimeError):  # it has ended
+        with suppress(RunNotFound, WorkflowRuntimeError):  # it has ended, or this is done, or Redis was set back
             await self._lives.cancel_work(run_id, Selection(scope_id=scope_id), reason="a join has all it takes")
-        await self._forget(run_id, member)
+        await self._forget(run_id, f"rest|{run_id}|{scope_id}")
 
     async def _expire(self, kind: str, run_id: str, buffer: str) -> None:
         """Drop a set of events that did not become complete in time."""
@@ -188,9 +186,9 @@ class Outbox:
     async def _start(self, parent: str, child_id: str, child: dict[bytes, Any] | None = None) -> None:
         keys = self._store.locate(parent)
         child = child or await self._child(keys, child_id)
-        if child is None or b"sp" not in child:
+        if child is None or not (raw := child.get(b"sp", child.get(b"sb"))):
             return
-        spec = ChildSpec.from_bytes(child[b"sp"])
+        spec = ChildSpec.from_bytes(raw)
         digest = child[b"pl"].decode()
         plan = self._store.known_plan(digest)
         if plan is None:
@@ -213,11 +211,16 @@ class Outbox:
         except (RunExists, SessionFull, SessionClosed) as error:
             await self._tell(parent, child_id, "failed", _not_begun(type(error).__name__, str(error)), unbegun=True)
         else:
-            await self._look_later(parent, child_id)
+            await self._look_soon(parent, child_id)
 
-    async def _look_later(self, parent: str, child_id: str, pause_seconds: float | None = None) -> None:
-        pause = round((pause_seconds or self._store.settings.redispatch_max_seconds) * 1000)
+    async def _look_soon(self, parent: str, child_id: str) -> None:
+        """Record that a child has begun, and check it soon: Redis may have been set back in between."""
+        pause = round(self._store.settings.redispatch_seconds * 1000)
         await self._store.verb("child_started", parent, child=child_id, look=pause)
+
+    async def _look_later(self, parent: str, child_id: str, pause_seconds: float) -> None:
+        """Record that a child was found running, and check it again later."""
+        await self._store.verb("child_started", parent, child=child_id, look=round(pause_seconds * 1000), found=True)
 
     async def _look_no_more(self, parent: str, child_id: str) -> None:
         """Stop checking a child, unless its parent was retried meanwhile and waits for it again."""
@@ -249,14 +252,15 @@ class Outbox:
             error = f"Run {child_id!r} exists, and is no child of run {parent!r}. Choose another id."
             await self._tell(parent, child_id, "failed", _not_begun("RunExists", error), unbegun=True)
             return
-        if status is None and b"sp" in child:
+        if status is None and (b"sp" in child or b"sb" in child):
             await self._start(parent, child_id, child)
         elif status is None:
             error = f"Run {child_id!r} is not in Redis any more."
             await self._tell(parent, child_id, "failed", _not_begun("RunNotFound", error))
         elif status not in END_STATUSES:
             # A child that a fork shares with its origin reports its end to the origin only: the fork checks often.
-            pause_seconds = self._store.settings.sweep_seconds if b"ke" in child else None
+            settings = self._store.settings
+            pause_seconds = settings.sweep_seconds if b"ke" in child else settings.redispatch_max_seconds
             await self._look_later(parent, child_id, pause_seconds)
         elif child[b"st"] == b"reviving" and status != "completed" and b"ke" not in child:
             try:
@@ -267,7 +271,7 @@ class Outbox:
                 else:
                     await self._tell(parent, child_id, status, found[1], is_final=True)
             else:
-                await self._look_later(parent, child_id)
+                await self._look_soon(parent, child_id)
         else:
             await self._tell(parent, child_id, status, found[1])
 

@@ -1,16 +1,20 @@
 -- Cancel work items of a running run. A queued item leaves a blank in its queue. A running item loses its token, and
 -- its process is notified.
--- Args: run, what the commands were decided on (see `waiters.outdated`), and the common limits.
+-- Args: run, what the commands were decided on (see `waiters.outdated`), rest (a fan-out of which a join has all it
+-- takes: nothing is cancelled if that is not known, because Redis was set back or all was cancelled), common limits.
 -- Body: {{ w work id, d event for the stream, f its field in K.queue if it waits there, o the set of its owner (in x)
 --   if it runs, r (how often it was resumed, if it waits), waits {waiter id …}, kids {child run …}, commands {to apply
 --   in its place} } …}.
 -- Answers: cancelled {dispatches, ended} n (how many: others have ended, or moved on so that the caller has to look
 -- again) | changed | closed | unknown. Repeating it changes nothing more.
---!keys run queue timers stopped
+--!keys run queue timers stopped outbox
 
 local status = counters.status()
 if not status then return { 'unknown' } end
 if status ~= 'running' then return { 'closed' } end
+if A.rest and not call.again and not redis.call('ZSCORE', K.outbox, 'rest|' .. call.run .. '|' .. A.rest) then
+  return { 'closed' }
+end
 if waiters.outdated() then return { 'changed' } end
 
 local function stop_running(item, record)

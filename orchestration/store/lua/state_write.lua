@@ -2,16 +2,18 @@
 -- Args: run, w, t (see lib/writers.lua), me, reserve (see lib/lock.lua), id (of this write; the last one of each
 --   process is remembered for 60 s, so a repetition is absorbed), lock (token of the writer's edit) or expect {field ->
 --   SHA-1 of the value that the new one was made from, '' for none}, how (what the user called, for the journal),
---   common limits.
+--   xs (writes of this attempt that Redis had answered before), common limits.
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields). The journal keeps it, large values as
 -- their difference (lib/deltas.lua) from the value before this write, even if all other fields are dropped.
 
--- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown.
+-- Answers: written | held holder | lost (another writer has the lock by now) | changed | closed | stale | unknown |
+-- missing (Redis was set back: others would see this write without those before it).
 --!keys journal answer state versions lock next handler
 
 local body = unpacked_body()
 if redis.call('GET', K.answer) == A.id then return { 'written' } end
 local refused, status, record = writers.refusal()
+if record and A.xs and (record.exchanges or 0) < A.xs then refused = 'missing' end
 if refused then
   lock.drop()
   return { refused }

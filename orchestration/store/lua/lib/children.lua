@@ -10,6 +10,7 @@
 -- Fields of K.children: <child> { w work item that waits for it ('': none, the run was rewound to before it), wt the
 -- name of its answer there, st status (held starting running reviving unwanted, or how it ended), pe what happens to it
 -- when its parent ends, wf workflow, pl digest of its plan, sp what it is started with, kept until it has been started,
+-- sb the same, kept until a look has found the child: Redis may be set back to before its start;
 -- ke it is also another run's child }; plan|<digest> a plan as JSON; <work item>#<n> the n-th child that is held back
 -- until another one has ended.
 --!keys run children outbox events
@@ -150,20 +151,24 @@ function children.await(ids, record)
 end
 
 local function start_next_held(record)
-  local field = record.work_id .. '#' .. whole(record.next_held or 1)
-  local id = redis.call('HGET', K.children, field)
-  if not id then return end
-  redis.call('HDEL', K.children, field)
-  record.next_held = (record.next_held or 1) + 1
-  ask_to_start(id, children.get(id))
+  local id, child
+  repeat
+    local field = record.work_id .. '#' .. whole(record.next_held or 1)
+    id = redis.call('HGET', K.children, field)
+    if not id then return end
+    redis.call('HDEL', K.children, field)
+    record.next_held = (record.next_held or 1) + 1
+    child = children.get(id)
+  until child.st == 'held'                        -- it has ended if Redis was set back to before the end of another
+  ask_to_start(id, child)
 end
 
 -- A child has ended: its last event is the answer that its work item waits for. False if that is already known.
 function children.ended(id, child, status, event)
   if not OPEN[child.st] then return false end
   -- It ended before `child_started` was recorded.
-  if child.st == 'starting' and not A.unbegun then children.announce(id, child) end
-  child.st, child.sp = status, nil
+  if (child.st == 'starting' or child.st == 'held') and not A.unbegun then children.announce(id, child) end
+  child.st, child.sp, child.sb = status, nil, nil
   children.put(id, child)
   stay(child, -1)
   local record, place = records.get(child.w), nil
