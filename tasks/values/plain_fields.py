@@ -9,11 +9,11 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -278,10 +278,16 @@ def _is_of(cls: type) -> Fits:
     return lambda value: type(value) is cls
 
 
+def is_named(zone: tzinfo | None) -> TypeGuard[timezone]:
+    """Whether a zone is an offset that was given a name."""
+    return isinstance(zone, timezone) and len(zone.__getinitargs__()) == 2  # type: ignore[attr-defined]  # for pickle
+
+
 def _is_plain_datetime(value: Any) -> bool:
     if type(value) is not datetime or value.fold or not isinstance(value.tzinfo, timezone | TzInfo | None):
         return False
-    return value.tzinfo is None or (value.utcoffset() or _NONE) % _MINUTE == _NONE
+    zone = value.tzinfo
+    return zone is None or ((value.utcoffset() or _NONE) % _MINUTE == _NONE and not is_named(zone))
 
 
 _NONE, _MINUTE = timedelta(0), timedelta(minutes=1)

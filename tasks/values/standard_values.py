@@ -20,6 +20,7 @@ from pydantic_core import TzInfo, Url
 
 from ...orchestration.model.tagged_json import NotJson
 from .class_names import is_found_by_name, loaded_class, qualified_name
+from .plain_fields import is_named
 
 ADVICE = "Declare it as a field of a type that pydantic can write as JSON, or keep it in a Resource and send its key."
 
@@ -130,6 +131,8 @@ def _secret(value: Any) -> Atom:
 
 def _zone(value: datetime | time) -> Any:
     zone = value.tzinfo
+    if is_named(zone):
+        return [zone.utcoffset(None) // _MICROSECOND, value.fold, zone.tzname(None)]
     if zone is None or isinstance(zone, timezone | TzInfo):
         offset = None if zone is None else zone.utcoffset(None)
         if offset is not None and offset.microseconds:  # Python does not always read them from text
@@ -148,11 +151,11 @@ def _read_in_zone(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
         if more is None:
             return found
         # The wall clock counts: the zone may have another offset here than in the text, which is for human readers.
-        zone, fold = more
+        zone, fold, *name = more
         if zone is None:
             return found.replace(fold=fold)
-        tzinfo = timezone(zone * _MICROSECOND) if isinstance(zone, int) else ZoneInfo(zone)
-        return found.replace(tzinfo=tzinfo, fold=fold)
+        there = timezone(zone * _MICROSECOND, *name) if isinstance(zone, int) else ZoneInfo(zone)
+        return found.replace(tzinfo=there, fold=fold)
 
     return make
 
