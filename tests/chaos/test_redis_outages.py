@@ -57,7 +57,7 @@ def test_a_power_cut_leaves_a_consistent_earlier_point_from_which_runs_continue(
     certain = list(load.seen)
     await_progress(deployment, 10)
     kept = redis_server.log_file.stat().st_size  # on disk; what follows is not
-    load.start(10, seconds=0.1)
+    load.start(20, seconds=0.1)
     await_progress(deployment, 60)
     # The log ends anywhere, even in the middle of a transaction.
     written = redis_server.log_file.stat().st_size
