@@ -31,12 +31,11 @@ class ClusterUnderTest:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._away: set[int] = set()
         self._configs: dict[int, Path] = {}
-        self.primaries = [free_port() for _ in range(primaries)]
-        self.replicas = [free_port() for _ in range(primaries)] if replicated else []
-        self._buses = {port: free_port() for port in self.ports}
-        for port in self.ports:
-            self._configure(port)
-            self.start(port)
+        self._buses: dict[int, int] = {}
+        ports = [self._begin() for _ in range(2 * primaries if replicated else primaries)]
+        self.primaries, self.replicas = ports[:primaries], ports[primaries:]
+        for port in ports:
+            eventually(lambda: self._answers(port), f"the node at {port} answers")  # noqa: B023
         edges = [_SLOTS * part // primaries for part in range(primaries + 1)]
         for epoch, (port, (first, end)) in enumerate(zip(self.primaries, pairwise(edges), strict=True), 1):
             self.ask(port, "CLUSTER", "SET-CONFIG-EPOCH", epoch)
@@ -136,12 +135,22 @@ class ClusterUnderTest:
         self._away.remove(port)
 
     def start(self, port: int) -> None:
-        """Start a node, or restart one that was killed."""
+        """Restart a node that was killed."""
+        self._spawn(port)
+        eventually(lambda: self._answers(port), f"the node at {port} answers")
+        self._away.discard(port)
+
+    def _begin(self) -> int:
+        port = free_port()
+        self._buses[port] = free_port()
+        self._configure(port)
+        self._spawn(port)  # at once, before another process takes the ports
+        return port
+
+    def _spawn(self, port: int) -> None:
         with open(self.folder / f"{port}.log", "a") as log:
             command = [str(find_server(search_path="")), str(self._configs[port])]
             self._processes[port] = self._supervisor.spawn(command, cwd=self.folder, output=log.fileno())
-        eventually(lambda: self._answers(port), f"the node at {port} answers")
-        self._away.discard(port)
 
     def close(self) -> None:
         """Stop all nodes."""
