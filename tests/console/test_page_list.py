@@ -187,7 +187,7 @@ def test_at_390_pixels_a_row_is_readable_whole(page: Page, site: Site, gates: se
     for part, text in shown.items():
         place = row.locator(part)
         expect(place).to_contain_text(text)
-        boxes.append(place.bounding_box() or {})
+        boxes.append(eventually(place.bounding_box, f"{part} is drawn"))
         assert place.evaluate("each => each.scrollWidth <= each.clientWidth"), f"{part} is not cut"
         assert place.evaluate("each => parseFloat(getComputedStyle(each).fontSize)") >= 13
     for box in boxes:

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from support.console.driving import Site
 from support.console.serving import Serving
+from support.eventually import eventually
 from umbel.tasks.client.runtime import Runtime
 
 TRIP = {"city": "Oslo", "traveller": {"name": "Ada"}}
@@ -114,6 +115,12 @@ def test_from_an_execution_one_reaches_its_causes_and_effects(page: Page, site: 
     site.post(f"console/runs/{run_id}/cancel")
 
 
+def width_of_chart(page: Page) -> float:
+    """Return the width of the timeline; a chart that is being drawn anew has none."""
+    box = eventually(page.locator(".chart svg").bounding_box, "the chart is drawn")
+    return float(box["width"])
+
+
 def test_a_bar_of_the_timeline_opens_and_is_zoomed(page: Page, site: Site) -> None:
     run_id = site.start("payment", euros=7)
     site.await_status(run_id, "completed")
@@ -121,12 +128,9 @@ def test_a_bar_of_the_timeline_opens_and_is_zoomed(page: Page, site: Site) -> No
     page.get_by_role("tab", name="Timeline").click()
     page.get_by_label("Arrange the timeline").select_option("by step")
     expect(page.locator(".chart-labels .worker")).to_have_text(["charge", "thank"])
-    width = page.locator(".chart svg").bounding_box()
+    width = width_of_chart(page)
     page.get_by_role("button", name="Zoom in").click()
-    wider = page.locator(".chart svg").bounding_box()
-    assert width is not None
-    assert wider is not None
-    assert wider["width"] > 1.9 * width["width"]
+    eventually(lambda: width_of_chart(page) > 1.9 * width, "the chart is wider")
     page.get_by_role("button", name="Fit").click()
     page.locator(".chart .bar").first.click()
     expect(page.get_by_role("dialog").get_by_role("heading", name="charge")).to_be_visible()
