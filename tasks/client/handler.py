@@ -193,8 +193,9 @@ class WorkflowHandler(WithPast, WithActions, Generic[ResultT]):
         Args:
             expose_internal: Also step state changes, idleness and unhandled events.
             types: Only events of exactly these classes; the iterator still ends with the run.
-            include_children: Also the events of all descendant runs, from their first ones. The attribute `origin`
-                of the iterator is then the id of the run that published the latest event.
+            include_children: Also the events of all descendant runs, from their first ones; those of each run in
+                order, those of different runs not. The attribute `origin` of the iterator is then the id of the run
+                that published the latest event.
         """
         if include_children:
             return FamilyReading(self, expose_internal, types)

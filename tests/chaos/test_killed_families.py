@@ -30,10 +30,15 @@ def _members(deployment: ChaosDeployment) -> list[RunSeen]:
     return found
 
 
-def _kill_one_after_the_other(deployment: ChaosDeployment, kills: int) -> dict[int, float]:
-    """Kill the workers in turn while children execute, and replace each by another one of its pool."""
-    deaths: dict[int, float] = {}
+def _kill_one_after_the_other(load: Load, parents: int, children: int, kills: int) -> dict[int, float]:
+    """Kill the workers in turn while children execute, and replace each by another one of its pool.
+
+    The parents are started in as many parts, so that the fleet has work until the last kill.
+    """
+    deployment, deaths = load.deployment, dict[int, float]()
     for life in range(kills):
+        for _ in range(life, parents, kills):
+            load.start_one(Family, children, 0.05)
         since = len(deployment.effects())
         eventually(lambda n=since: len(deployment.effects()) > n + 20, "the fleet is at work")
         victim = deployment.workers[0]
@@ -56,9 +61,7 @@ def test_no_child_is_lost_or_doubled_when_workers_are_killed(
     for pool in ("asyncio", "prefork", "asyncio"):
         deployment.worker(f"{pool}-{len(deployment.workers)}", pool=pool, concurrency=POOLS[pool]).wait_ready()
     load = Load(deployment, seed)
-    for _ in range(parents):
-        load.start_one(Family, children, 0.05)
-    deaths = _kill_one_after_the_other(deployment, kills)
+    deaths = _kill_one_after_the_other(load, parents, children, kills)
     conclude(report, "F16 parents of child runs, workers killed", load, seed=seed, deaths=deaths, seconds=200)
 
     members = see_runs(deployment, _members(deployment))
