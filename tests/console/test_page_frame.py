@@ -217,7 +217,7 @@ def test_everybody_can_read_and_operate_it(browser: Browser, site: Site, gates: 
     check("form with problems")
     for run_id in runs:
         page.goto(f"#/runs/{run_id}")
-        expect(page.get_by_role("tab", name="Events")).to_be_visible()
+        expect(page.locator("code.id", has_text=run_id)).to_be_visible()  # and not the run before it
         page.get_by_label("internal events").check()
         for tab in ("Events", "Timeline", "Steps", "State", "Unrolled", "History"):
             page.get_by_role("tab", name=tab).click()
