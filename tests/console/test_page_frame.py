@@ -111,6 +111,7 @@ def test_what_events_and_results_contain_is_text_and_nothing_else(page: Page, si
     expect(row.locator(".json")).to_contain_text("onerror")
     quiz = site.start("quiz", **{"topic": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}})
     page.goto(f"#/runs/{quiz}")
+    expect(page.locator("code.id", has_text=quiz)).to_be_visible()
     page.get_by_role("tab", name="State").click()
     expect(page.locator(".state")).to_contain_text("onerror")
     page.locator(".question").get_by_label("text").fill(HOSTILE)
