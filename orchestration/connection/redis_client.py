@@ -206,13 +206,16 @@ async def cut(connection: Any) -> None:
     await connection.disconnect(nowait=True)
 
 
-async def refuse_old_server(connection: Any, url: str, *, in_cluster: bool = False) -> None:
+async def refuse_old_server(connection: Any, url: str, *, in_cluster: bool = False) -> str:
     """Check a server's release. A server that forbids `INFO` is accepted: calling a function shows what it lacks.
 
     Args:
         connection: A redis-py connection that has just been made.
         url: The server it is connected to.
         in_cluster: Whether it should be a node of a cluster.
+
+    Returns:
+        An id that the server has until it is restarted; empty if it forbids `INFO`.
 
     Raises:
         ConfigurationError: The server is too old, or a node of a cluster although none was expected.
@@ -222,9 +225,11 @@ async def refuse_old_server(connection: Any, url: str, *, in_cluster: bool = Fal
     try:
         reply: bytes = await connection.read_response(disable_decoding=True)
     except ResponseError:
-        return
+        return ""
     lines = reply.decode(errors="replace").splitlines()
-    refuse_old_release(dict(line.split(":", 1) for line in lines if ":" in line), url, in_cluster=in_cluster)
+    info = dict(line.split(":", 1) for line in lines if ":" in line)
+    refuse_old_release(info, url, in_cluster=in_cluster)
+    return info.get("run_id", "")
 
 
 def refuse_old_release(info: Mapping[str, Any], url: str, *, in_cluster: bool = False) -> None:

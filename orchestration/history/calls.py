@@ -82,7 +82,7 @@ def past_call(entry: Entry) -> PastCall:
     if entry.kind in ("flush", "published"):
         names.add(f"sent:{args[b'w'].decode()}")
         args[b"p"] = entry.about["p"]
-        args.pop(b"xs", None)
+    args.pop(b"xs", None)  # it was accepted
     wire = {"verb": known[0], "args": args, "clock": clock}
     if b"c" in entry.fields:
         wire["body"] = entry.fields[b"c"]

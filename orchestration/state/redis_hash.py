@@ -75,6 +75,10 @@ class StateHash:
     """One state as seen by one writer: a step's attempt, or a caller outside the run (`work` is None).
 
     Each method is one request to Redis, may be awaited on any event loop, and may raise `StoreUnavailable`.
+
+    Attributes:
+        confirmed: One element per write that Redis has confirmed. A step's attempt shares it with `collect_events` and
+            `ctx.once`: a Redis that lacks one of them was set back.
     """
 
     store: Store
@@ -82,9 +86,9 @@ class StateHash:
     state_id: str
     work: Work | None = None
     lock_seconds: float = LOCK_SECONDS
-    _written: list[None] = field(default_factory=list, compare=False)
+    confirmed: list[None] = field(default_factory=list, compare=False)
     _read: set[str | None] = field(default_factory=set, compare=False)
-    _locked: dict[str, int] = field(default_factory=dict, compare=False)  # token -> `Connection.breaks`
+    _locked: dict[str, int] = field(default_factory=dict, compare=False)  # token -> `server_changes`
 
     @property
     def reads(self) -> Reads:
@@ -97,8 +101,8 @@ class StateHash:
 
     @property
     def writes(self) -> int:
-        """How many writes Redis has confirmed."""
-        return len(self._written)
+        """How many writes Redis has confirmed; in a step, with the attempt's other exchanges that commit counts."""
+        return len(self.confirmed)
 
     @property
     def key(self) -> str:
@@ -130,11 +134,12 @@ class StateHash:
         """
         self._refuse_if_read_only()
         self._read.add(None)
-        breaks = self.store.connection.breaks
+        server_changes = self.store.connection.server_changes
         reply = await self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
         if reply[0] == b"held":
             return Occupied(reply[1].decode())
-        self._locked[token] = breaks
+        if self.work is not None:
+            self._locked[token] = server_changes
         return _fields(reply[1])
 
     async def renew(self, token: str) -> bool:
@@ -180,24 +185,26 @@ class StateHash:
             else None,
             reserve=reserve or None,
             how=change.how,
-            xs=(self.writes if self.work is not None else 0) or None,
+            xs=self.writes or None,
             body={"set": dict(change.set), "del": list(change.delete), "replace": change.replace or None},
         )
         if reply[0] == b"held":
             return Occupied(reply[1].decode())
         if reply[0] == b"written":
-            self._written.append(None)  # atomic, in case several threads write
+            self.confirmed.append(None)  # atomic, in case several threads write
+            self._locked.pop(lock or "", None)
         return cast(Written, reply[0].decode())
 
     def check_not_set_back(self, token: str) -> None:
         """Called when the lock of an edit is lost.
 
         Raises:
-            RunClosed: The writer is a step, and the connection was lost since the lock was taken: Redis may have been
-                set back to before that, and have lost what the step has read. The attempt is repeated.
+            RunClosed: The writer is a step, and Redis was restarted or replaced since the lock was taken: it was set
+                back to before that, and has lost what the step has read. The attempt is repeated.
         """
-        if self.work is not None and self._locked.get(token, -1) != self.store.connection.breaks:
-            raise self._obsolete("the connection to Redis was lost during an edit, and Redis no longer has its lock")
+        if self.work is not None and self._locked.get(token) != self.store.connection.server_changes:
+            self.confirmed.append(None)  # which Redis does not have: neither later writes nor the outcome are accepted
+            raise self._obsolete("Redis was set back during an edit, and has lost its lock")
 
     def _refuse_if_read_only(self) -> None:
         if self.work is not None and '"access":"read"' in self.work.options:

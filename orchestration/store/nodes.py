@@ -85,8 +85,8 @@ class ClusterConnection(Connection):
         self._cluster, self._options = cluster, options
 
     @property
-    def breaks(self) -> int:
-        return sum(node.breaks for node in list(self._nodes.values())) if self._loop is not None else 0
+    def server_changes(self) -> int:
+        return sum(node.server_changes for node in list(self._nodes.values())) if self._loop is not None else 0
 
     def at(self, address: Address) -> _Node:
         """The node at an address."""
@@ -297,7 +297,7 @@ class _Node(Connection):
         return requests
 
     async def _judge(self, connection: Any) -> None:
-        await refuse_old_server(connection, self.url, in_cluster=True)
+        self._meet(await refuse_old_server(connection, self.url, in_cluster=True))
 
     def _settle(self, request: Request, reply: Any, pause: float = FIRST_PAUSE) -> bool:
         if isinstance(reply, Exception) and is_passing(reply):

@@ -70,7 +70,7 @@ class Connection:
             ConfigurationError: The URL is not a Redis URL.
         """
         self.url, self.portal, self.patience_seconds = url, portal, patience_seconds
-        self._silence, self._is_grouped = silence_seconds, grouped
+        self._silence, self._is_grouped, self._server, self._server_changes = silence_seconds, grouped, "", 0
         options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": 5.0, "socket_timeout": silence_seconds}
         self._pool = pool_of(ConnectionPool, url, **options, retry=Retry(NoBackoff(), 0))
         #: Number of the Redis database that the URL selects.
@@ -78,12 +78,11 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The deployment whose record each new connection is compared with.
         self.deployment: Deployment | None = None
-        self._breaks = 0
 
     @property
-    def breaks(self) -> int:
-        """A number that changes when a connection is lost: Redis may have been set back if it has."""
-        return self._breaks
+    def server_changes(self) -> int:
+        """How often it was connected to another server, or to one that was restarted: that may have been set back."""
+        return self._server_changes
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -298,7 +297,7 @@ class Connection:
             except Exception as failure:
                 error = failure
             finally:
-                self._transport, self._breaks = None, self._breaks + 1
+                self._transport = None
                 await cut(connection)
             self._keep_unanswered(error, pause)
             if not self._waiting:
@@ -309,9 +308,13 @@ class Connection:
 
     async def _judge(self, connection: Any) -> None:
         """Check that a server that was just connected to may be used."""
-        await refuse_old_server(connection, self.url)
+        self._meet(await refuse_old_server(connection, self.url))
         if self.deployment is not None:
             await self.deployment.judge(connection, self.url)
+
+    def _meet(self, server: str) -> None:
+        if server != self._server:
+            self._server, self._server_changes = server, self._server_changes + 1
 
     async def _converse(self, connection: Any) -> None:
         transport: asyncio.Transport = connection._writer.transport

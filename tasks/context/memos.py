@@ -26,17 +26,17 @@ _computing: ContextVar[frozenset[tuple[str, str]]] = ContextVar("umbel_once", de
 class Memos:
     """The values that one attempt of a step stores and finds."""
 
-    def __init__(self, work: Work, store: Store) -> None:
+    def __init__(self, work: Work, store: Store, confirmed: list[None]) -> None:
         """Args:
         work: The attempt.
         store: Where values are stored.
+        confirmed: Receives an element for each value that Redis has stored; see `StateHash`.
         """
         self._work, self._store = work, store
         self._may_have_some = work.attempt > 1 or work.resumptions > 0
         self._locks: dict[str, asyncio.Lock] = {}
         self._found: dict[str, bytes] = {}
-        #: How many values Redis has stored for this attempt.
-        self.writes = 0
+        self._confirmed = confirmed
 
     async def once(self, key: str, function: Callable[[], Awaitable[T] | T]) -> T:
         """See `Context.once`."""
@@ -61,7 +61,7 @@ class Memos:
                 known = await self._recall(key)
             if known is None:
                 known = await self._keep(key, self._dumped(key, await self._computed(key, function)))
-                self.writes += 1
+                self._confirmed.append(None)
             self._found[key] = known
         return cast(T, from_json_value(json.loads(known)))
 

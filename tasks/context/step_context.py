@@ -100,10 +100,10 @@ class StepContext:
         self._plan = registered.plan
         #: An emitted event that this worker's code routes to a step but the run's plan does not.
         self.misrouted: Envelope | None = None
-        self._collected = 0
+        self._confirmed: list[None] = []
         self._collect_calls: dict[str, int] = {}
         self.wait_names, self.waits = WaitNames(work), RaisedWaits(work)
-        self.memos = Memos(work, store)
+        self.memos = Memos(work, store, self._confirmed)
         self.children = Children(work, registry, store.settings, self.waits)
         self._warned: set[tuple[str, str]] = set()
         self._recorded = recorded
@@ -118,12 +118,13 @@ class StepContext:
         """`ctx.store`: awaitable in an `async def` step, blocking in a plain one."""
         if self._state is None:
             about = self.work.run_id, self.work.state_id, self._state_class, self.work
+            more: Any = {"recorded": self.recorded_state, "confirmed": self._confirmed}
             if self._is_async:
                 kind: type[StateStore[Any]] = WriteBackStore if self.writes_back else StateStore
                 renewing = self._side if self.recorded_state is None else None
-                self._state = kind(StateAccess(self._store, *about, renewing=renewing, recorded=self.recorded_state))
+                self._state = kind(StateAccess(self._store, *about, renewing=renewing, **more))
             else:
-                self._state = SyncStateStore(StateAccess(self._side, *about, recorded=self.recorded_state))
+                self._state = SyncStateStore(StateAccess(self._side, *about, **more))
         return self._state
 
     @property
@@ -143,7 +144,7 @@ class StepContext:
     @property
     def exchanges(self) -> int:
         """How many writes to `ctx.store`, calls of `collect_events` and values of `ctx.once` Redis has confirmed."""
-        return self._collected + self.memos.writes + (0 if self._state is None else self._state.writes)
+        return len(self._confirmed)
 
     async def recorded_outcome(self) -> Outcome | None:
         """The recorded outcome, if there is one and nothing has changed; its writes and emissions are then repeated.
@@ -315,7 +316,7 @@ class StepContext:
         if isinstance(answer, Refusal):
             raise RunClosed(f"{about} is obsolete ({answer}).", self.work.claim_id)
         if member.type in needed:
-            self._collected += 1
+            self._confirmed.append(None)
         else:
             self._warn_of_subclass(about, member, needed)
         if answer is None:

@@ -143,7 +143,7 @@ class RecordedState(StateHash):
         self._refuse_if_read_only()
         written = self.past.write(change, expect)
         if written == "written":
-            self._written.append(None)
+            self.confirmed.append(None)
         return written
 
 
@@ -152,7 +152,7 @@ class RecordedMemos(Memos):
 
     def __init__(self, work: Work, store: Store, recorded: RecordedAttempt) -> None:
         """Args: as `Memos`, and the attempt."""
-        super().__init__(work, store)
+        super().__init__(work, store, [])
         self._recorded, self._may_have_some = recorded.memos, True
 
     async def _recall(self, key: str) -> bytes | None:

@@ -133,6 +133,7 @@ class StateAccess(Generic[StateT]):
         lock_seconds: float = LOCK_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         recorded: StateHash | None = None,
+        confirmed: list[None] | None = None,
     ) -> None:
         """Args:
         store: Where the run is stored.
@@ -145,8 +146,11 @@ class StateAccess(Generic[StateT]):
         lock_seconds: How long an editor that died keeps others waiting.
         patience_seconds: How long a writer waits for any single edit to end.
         recorded: Replaces the state in Redis: the state as a journal records it.
+        confirmed: As in `StateHash`.
         """
-        self.hash = recorded or StateHash(store, run_id, state_id, work, lock_seconds)
+        self.hash = recorded or StateHash(
+            store, run_id, state_id, work, lock_seconds, [] if confirmed is None else confirmed
+        )
         self.portal = store.connection.portal
         self.unblocked = self.hash if renewing is None else replace(self.hash, store=renewing)
         self.fields = StateFields(state_class, run_id, store.settings)

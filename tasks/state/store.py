@@ -35,11 +35,6 @@ class _Store(Generic[StateT]):
         """The state in Redis."""
         return self._access.hash
 
-    @property
-    def writes(self) -> int:
-        """How many writes Redis has confirmed."""
-        return self.hash.writes
-
     def to_dict(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
         """The state in the form of a snapshot, as of one instant; `InMemoryStateStore.from_dict` reads it.
 
@@ -64,8 +59,9 @@ class StateStore(_Store[StateT]):
     state model. Values are JSON or pydantic models; live objects (clients, connections) belong in a `Resource`.
 
     *Promise:* a write is applied once, with an entry in the run's journal, or not at all. An attempt that has ended,
-    has lost its work to another process, or belongs to an ended run can no longer write (`RunClosed`). The writes of
-    an attempt that fails or dies remain: the next execution of the step finds them.
+    has lost its work to another process, belongs to an ended run, or meets a Redis that was set back and lacks what it
+    wrote before can no longer write (`RunClosed`). The writes of an attempt that fails or dies remain: the next
+    execution of the step finds them.
 
     Every method that writes may raise:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -248,11 +249,11 @@ def test_children_that_two_processes_retry_at_once_continue_and_their_parent_get
             break
 
 
-@pytest.mark.parametrize("by", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("by", [1, 3, 9])
 def test_wherever_redis_is_set_back_by_a_few_exchanges_each_child_is_started_and_its_parent_gets_its_end(
     client: Client, settings: Settings, by: int
 ) -> None:
-    for at in range(by + 1, EXCHANGES):
+    for at in count(by + 1):
         own = settings.model_copy(update={"key_prefix": f"{settings.key_prefix}:{at}"})
         process = Process(client, own, 0, applied=False)
         process.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 
 import pytest
 
@@ -106,11 +107,11 @@ def test_wherever_a_process_dies_every_run_is_admitted_and_never_two_at_once(
     assert 50 < deaths < EXCHANGES - 1  # each exchange was the last one of one process
 
 
-@pytest.mark.parametrize("by", [1, 4])
+@pytest.mark.parametrize("by", [3])
 def test_wherever_redis_is_set_back_by_a_few_exchanges_all_runs_that_it_knows_are_admitted_at_most_one_too_many_at_once(
     client: Client, settings: Settings, by: int
 ) -> None:
-    for at in range(by + 1, EXCHANGES):
+    for at in count(by + 1):
         own = settings.model_copy(update={"key_prefix": f"{settings.key_prefix}:{at}"})
         set_back = SetBack(client, own, kept=at - by, at=at)
         crowd = Crowd(set_back.store)

@@ -45,6 +45,16 @@ def test_a_step_does_not_write_more_state_if_what_it_wrote_before_is_lost(run: D
     assert not store.client.exists(run.keys[f"state:{work.state_id}"])
 
 
+def test_a_step_does_not_write_state_if_the_value_of_once_that_it_computed_before_is_lost(
+    run: DrivenRun, store: Store
+) -> None:
+    work = run.claim("begin")
+    state = BlockingHash.of(store, run.run_id, work.state_id, work, confirmed=[None])  # by ctx.once
+
+    with pytest.raises(RunClosed, match="Redis was set back"):
+        state.write(Change("set", {"b": b"1"}))
+
+
 def test_an_outcome_stands_with_all_that_its_step_wrote(run: DrivenRun, store: Store) -> None:
     work = run.claim("begin")
     state = BlockingHash.of(store, run.run_id, work.state_id, work)

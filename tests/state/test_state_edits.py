@@ -281,7 +281,7 @@ async def test_a_write_that_is_cancelled_under_way_is_waited_for_and_counted(run
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert state.writes == 1
+    assert state.hash.writes == 1
     assert run.raw() == {"n": b"1"}
 
 

@@ -10,16 +10,19 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from support.eventually import eventually_async
+from support.faults.redis_under_test import RedisUnderTest
 from support.store.blocking import BlockingStore as Store
 from support.store.state import Run, connected_store
 from umbel.orchestration.model.errors import RunClosed
 from umbel.tasks.state.store import StateEditLost
 from umbel.workers.embedded.binary import find_server
 from umbel.workers.embedded.redis_server import EmbeddedRedis
+from umbel.workers.embedded.supervisor import Supervisor
 
 
 @pytest.fixture(scope="module")
@@ -95,22 +98,28 @@ async def test_an_edit_whose_lock_has_run_out_is_not_saved_over_what_others_wrot
     await state.set("n", 1)
 
 
-async def test_an_edit_of_a_step_whose_lock_redis_has_lost_with_the_connection_makes_the_attempt_obsolete(
-    run: Run,
+async def test_an_edit_of_a_step_that_meets_a_redis_that_was_set_back_makes_the_attempt_obsolete(
+    tmp_path: Path, supervisor: Supervisor
 ) -> None:
+    server = RedisUnderTest(tmp_path / "redis", supervisor)
+    run = Run.start(connected_store(server.url))
     state = run.state(work=run.claim("a"))
     await state.set("m", 7)
 
     async def edit() -> None:
         async with state.edit_state() as edited:
             edited.n = edited.m + 1
-            run.store.client.client_kill_filter(_type="normal", skipme=True)
+            server.restart()
             run.store.client.delete(run.lock_key())
             run.store.client.hset(run.store.locate(run.run_id)[f"state:{run.run_id}"], "m", "5")
 
-    with pytest.raises(RunClosed, match="the connection to Redis was lost during an edit"):
+    with pytest.raises(RunClosed, match="Redis was set back during an edit"):
         await edit()
+    with pytest.raises(RunClosed):
+        await state.set("n", 1)
     assert run.raw() == {"m": b"5"}
+    run.store.client.close()
+    server.close()
 
 
 CHILD = """

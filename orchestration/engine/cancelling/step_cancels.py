@@ -8,7 +8,7 @@ from typing import Any
 
 from ...model.decide import Limits, route
 from ...model.envelope import Envelope, internal
-from ...model.errors import RunNotFound, WorkflowRuntimeError, WorkflowStepDoesNotExistError
+from ...model.errors import RunNotFound, UmbelError, WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from ...model.plan import Plan
 from ...model.waiters import Surroundings
 from ...model.work_item import Origin, Scope, derive_id
@@ -22,6 +22,10 @@ STEP_CANCELLED = "umbel.StepCancelled"
 
 #: How many work items one script cancels.
 _AT_ONCE = 100
+
+
+class RestNotDue(UmbelError):
+    """The outbox does not say that a join has all it takes: all is cancelled, or Redis was set back to before that."""
 
 
 async def cancel_work(
@@ -58,6 +62,7 @@ async def cancel_work(
         WorkflowStepDoesNotExistError: The run has no such step.
         RunNotFound: No such run.
         WorkflowRuntimeError: It has ended.
+        RestNotDue: A fan-out is selected, and no join of it is known to have all it takes.
     """
     if selection.step is not None and selection.step not in plan.by_name:
         raise WorkflowStepDoesNotExistError(
@@ -128,6 +133,8 @@ async def _cancel(
             break
     if reply[0] == b"unknown":
         raise RunNotFound(not_found(run_id))
+    if reply[0] == b"done":
+        raise RestNotDue
     if reply[0] == b"closed":
         raise WorkflowRuntimeError(f"Run {run_id!r} has ended: none of its steps can be cancelled.")
     return int(reply[2]), store.applied(run_id, reply[1])

@@ -40,6 +40,7 @@ from ...store.replies import Applied, unpack_raw
 from ...store.verbs import Store
 from ..cancelling.expiries import expire_buffer, expire_join
 from ..cancelling.selection import Selection
+from ..cancelling.step_cancels import RestNotDue
 from .listing import child_records, is_of_another
 from .spec import ChildSpec
 
@@ -155,8 +156,12 @@ class Outbox:
 
     async def _cancel_rest(self, run_id: str, scope_id: str) -> None:
         """Cancel the unfinished work of a fan-out."""
-        with suppress(RunNotFound, WorkflowRuntimeError):  # it has ended, or this is done, or Redis was set back
+        try:
             await self._lives.cancel_work(run_id, Selection(scope_id=scope_id), reason="a join has all it takes")
+        except RestNotDue:
+            return
+        except (RunNotFound, WorkflowRuntimeError):  # it has ended
+            pass
         await self._forget(run_id, f"rest|{run_id}|{scope_id}")
 
     async def _expire(self, kind: str, run_id: str, buffer: str) -> None:
@@ -216,7 +221,7 @@ class Outbox:
     async def _look_soon(self, parent: str, child_id: str) -> None:
         """Record that a child has begun, and check it soon: Redis may have been set back in between."""
         pause = round(self._store.settings.redispatch_seconds * 1000)
-        await self._store.verb("child_started", parent, child=child_id, look=pause)
+        await self._store.verb("child_started", parent, child=child_id, look=pause, keep=True)
 
     async def _look_later(self, parent: str, child_id: str, pause_seconds: float) -> None:
         """Record that a child was found running, and check it again later."""
@@ -311,7 +316,7 @@ class Outbox:
         status = child[b"st"].decode()
         if status in (*END_STATUSES, "held") or child[b"pe"] == b"leave":
             return
-        if b"sp" in child:  # another process may be about to start it: its start must find the child ended
+        if b"sp" in child or b"sb" in child:  # another process may be starting it: its start must find the child ended
             await self._start(parent, child_id, child)
         if not await is_of_another(self._store, parent, child_id):  # the id chosen for it may have been taken
             with suppress(RunNotFound):

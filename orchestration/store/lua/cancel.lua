@@ -6,14 +6,14 @@
 --   if it runs, r (how often it was resumed, if it waits), waits {waiter id …}, kids {child run …}, commands {to apply
 --   in its place} } …}.
 -- Answers: cancelled {dispatches, ended} n (how many: others have ended, or moved on so that the caller has to look
--- again) | changed | closed | unknown. Repeating it changes nothing more.
+-- again) | changed | done (as above) | closed | unknown. Repeating it changes nothing more.
 --!keys run queue timers stopped outbox
 
 local status = counters.status()
 if not status then return { 'unknown' } end
 if status ~= 'running' then return { 'closed' } end
 if A.rest and not call.again and not redis.call('ZSCORE', K.outbox, 'rest|' .. call.run .. '|' .. A.rest) then
-  return { 'closed' }
+  return { 'done' }
 end
 if waiters.outdated() then return { 'changed' } end
 

@@ -1,14 +1,14 @@
 -- A child run has been started, or a look has found it; in the shard of its parent, on whose stream its start is
 -- published. It is checked again later, in case its end gets lost.
--- Args: run (the parent), child, look (ms until then), found (by a look: Redis was not set back to before its start),
--- common limits. Answers: noted | unknown. Repeating it changes nothing.
+-- Args: run (the parent), child, look (ms until then), keep (what it was started with is kept until a look has found
+-- it), found (a look has found it), common limits. Answers: noted | unknown. Repeating it changes nothing.
 --!keys outbox
 
 local child = children.get(A.child)
 if not child then return { 'unknown' } end
 if child.st == 'starting' or child.st == 'reviving' then
   local is_new = child.st == 'starting'
-  child.st, child.sb, child.sp = 'running', child.sp or child.sb, nil
+  child.st, child.sb, child.sp = 'running', A.keep and (child.sp or child.sb) or nil, nil
   children.put(A.child, child)
   if is_new and counters.status() == 'running' then
     children.announce(A.child, child)

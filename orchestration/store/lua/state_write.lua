@@ -2,7 +2,7 @@
 -- Args: run, w, t (see lib/writers.lua), me, reserve (see lib/lock.lua), id (of this write; the last one of each
 --   process is remembered for 60 s, so a repetition is absorbed), lock (token of the writer's edit) or expect {field ->
 --   SHA-1 of the value that the new one was made from, '' for none}, how (what the user called, for the journal),
---   xs (writes of this attempt that Redis had answered before), common limits.
+--   xs (exchanges of this attempt that Redis had answered before, as in flush.lua), common limits.
 -- Body: set {field -> JSON}, del {field …}, replace (drop all other fields). The journal keeps it, large values as
 -- their difference (lib/deltas.lua) from the value before this write, even if all other fields are dropped.
 

@@ -28,8 +28,8 @@ class MortalConnection(Connection):
     async def _reply(self, request: Any) -> Any:
         return await self._mortal(super()._reply(request))
 
-    async def _all(self, requests: Any) -> Any:
-        return await self._mortal(super()._all(requests))
+    async def _replies(self, requests: Any) -> Any:
+        return await self._mortal(super()._replies(requests))
 
     async def _mortal(self, exchange: Coroutine[Any, Any, Any]) -> Any:
         self.exchanges += 1

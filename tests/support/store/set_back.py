@@ -73,8 +73,8 @@ class _Counted(Connection):
     async def _reply(self, request: Any) -> Any:
         return await self._counted(super()._reply(request))
 
-    async def _all(self, requests: Any) -> Any:
-        return await self._counted(super()._all(requests))
+    async def _replies(self, requests: Any) -> Any:
+        return await self._counted(super()._replies(requests))
 
     async def _counted(self, exchange: Coroutine[Any, Any, Any]) -> Any:
         reply = await exchange
