@@ -148,9 +148,8 @@ class StateAccess(Generic[StateT]):
         recorded: Replaces the state in Redis: the state as a journal records it.
         confirmed: As in `StateHash`.
         """
-        self.hash = recorded or StateHash(
-            store, run_id, state_id, work, lock_seconds, [] if confirmed is None else confirmed
-        )
+        confirmed = [] if confirmed is None else confirmed
+        self.hash = recorded or StateHash(store, run_id, state_id, work, lock_seconds, confirmed)
         self.portal = store.connection.portal
         self.unblocked = self.hash if renewing is None else replace(self.hash, store=renewing)
         self.fields = StateFields(state_class, run_id, store.settings)
