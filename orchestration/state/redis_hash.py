@@ -134,12 +134,11 @@ class StateHash:
         """
         self._refuse_if_read_only()
         self._read.add(None)
-        server_changes = self.store.connection.server_changes
         reply = await self._verb("state_lock", lock=token, px=self._px, reserve=reserve or None)
         if reply[0] == b"held":
             return Occupied(reply[1].decode())
         if self.work is not None:
-            self._locked[token] = server_changes
+            self._locked[token] = self.store.connection.server_changes
         return _fields(reply[1])
 
     async def renew(self, token: str) -> bool:

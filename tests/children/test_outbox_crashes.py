@@ -201,7 +201,7 @@ def test_a_parent_that_is_retried_while_its_children_are_being_ended_gets_the_en
             if one.status(PARENT) == "cancelled":
                 retried.append(one.engine.retry(PARENT))
 
-        ending_it = meddled_store(client, own, at, retry).over(Engine, SentDispatches())
+        ending_it = meddled_store(client, own, {at: retry}).over(Engine, SentDispatches())
         ending_it.finish(PARENT, "cancelled", ending(CANCELLED))
         process.until(
             lambda one=process, expected="completed" if retried else "cancelled": (
@@ -236,7 +236,7 @@ def test_children_that_two_processes_retry_at_once_continue_and_their_parent_get
             others.append(1)
             one.sweep()
 
-        slow = meddled_store(client, own, at, retry_too)
+        slow = meddled_store(client, own, {at: retry_too})
         blocking_sweep(slow, SentDispatches(), lambda _: 0).sweep(everything=True)
         process.until(lambda one=process: one.status(PARENT) != "running" and not one.left_behind())
         record = checked_store(client, own).run(PARENT)

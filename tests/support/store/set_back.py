@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine
-from typing import Any
-
-from support.store.checks import checked_store
+from support.store.meddled import meddled_store
 from umbel.orchestration.connection.redis_client import Client
 from umbel.orchestration.connection.settings import Settings
-from umbel.orchestration.store.pipeline import Connection
 
 # Scripts, because the process has other exchanges under way.
 _COPY = """
@@ -43,40 +37,14 @@ class SetBack:
         kept: The number of the reply after which the copy is made.
         at: The number of the reply after which it is put back.
         """
-        self._client, self._prefix, self._kept, self._at = client, settings.key_prefix, kept, at
-        self._replies, self._copy = 0, list[bytes | int]()
-        self._one_at_a_time = threading.Lock()
+        self._client, self._keys = client, f"{settings.key_prefix}:*"
+        self._copy: list[bytes | int] = []
         self.is_done = False
-        self.store = checked_store(client, settings)
-        assert settings.redis_url is not None
-        connection = _Counted(settings.redis_url, self.store.portal)
-        connection.set_back = self
-        self.store.wrapped.connection = connection
+        self.store = meddled_store(client, settings, {kept: self._keep, at: self._put_back})
 
-    def count(self) -> None:
-        """Count one reply."""
-        with self._one_at_a_time:
-            self._replies += 1
-            if self._replies == self._kept:
-                self._copy = self._client.eval(_COPY, 0, f"{self._prefix}:*")
-            if self._replies == self._at:
-                self._client.eval(_PUT_BACK, 0, f"{self._prefix}:*", *self._copy)
-                self.is_done = True
+    def _keep(self) -> None:
+        self._copy = self._client.eval(_COPY, 0, self._keys)
 
-
-class _Counted(Connection):
-    set_back: SetBack
-
-    async def run(self, call: Any, **options: Any) -> Any:
-        return await self._counted(super().run(call, **options))
-
-    async def _reply(self, request: Any) -> Any:
-        return await self._counted(super()._reply(request))
-
-    async def _replies(self, requests: Any) -> Any:
-        return await self._counted(super()._replies(requests))
-
-    async def _counted(self, exchange: Coroutine[Any, Any, Any]) -> Any:
-        reply = await exchange
-        await asyncio.to_thread(self.set_back.count)
-        return reply
+    def _put_back(self) -> None:
+        self._client.eval(_PUT_BACK, 0, self._keys, *self._copy)
+        self.is_done = True
