@@ -247,10 +247,7 @@ async def newest_runs(store: Store, *, status: str | None = None, limit: int = 1
     ]
     pages = await store.batch("list runs", *(("ZREVRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
     newest = sorted((each for page in pages for each in pairs(page).items()), key=lambda each: -float(each[1]))
-    ids = [run_id.decode() for run_id, _ in newest[:limit]]
-    found = await store.batch("read runs", *(("HGETALL", store.locate(run_id)["run"]) for run_id in ids))
-    records = zip(ids, map(pairs, found), strict=True)
-    return [run_record(run_id, raw) for run_id, raw in records if b"status" in raw]
+    return await store.runs([run_id.decode() for run_id, _ in newest[:limit]])
 
 
 @dataclass(frozen=True, slots=True)

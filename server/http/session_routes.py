@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...orchestration.model.errors import RunNotFound, SessionBusy, SessionExists, WorkflowRuntimeError
+from ...orchestration.model.errors import SessionBusy, SessionExists, WorkflowRuntimeError
 from ...orchestration.sessions.listing import MAX_LIMIT, Readable, SessionQuery, list_sessions
 from ...orchestration.sessions.look import SessionRecord
 from ...tasks.client.session import Session
@@ -93,21 +93,17 @@ class SessionEndpoints:
         session, _ = await self._found(request)
         waiting = await run_in_threadpool(session.waiting)
         begun = await run_in_threadpool(session.runs, _limit(request))
-        rows = []
-        for handler in [*reversed(waiting), *begun]:
-            try:
-                record = await self._deployment.store.run(handler.run_id)
-            except RunNotFound:  # it was deleted meanwhile
-                continue
-            rows.append(
-                {
-                    "run_id": record.run_id,
-                    "workflow": record.workflow,
-                    "status": "queued" if record.is_queued else record.status,
-                    "started_at": iso(record.created_at),
-                    "completed_at": iso(record.ended_at),
-                }
-            )
+        records = await self._deployment.store.runs([each.run_id for each in [*reversed(waiting), *begun]])
+        rows = [
+            {
+                "run_id": record.run_id,
+                "workflow": record.workflow,
+                "status": "queued" if record.is_queued else record.status,
+                "started_at": iso(record.created_at),
+                "completed_at": iso(record.ended_at),
+            }
+            for record in records
+        ]
         return JSONResponse({"runs": rows})
 
     @acts("read")
