@@ -19,9 +19,14 @@ else:
         for each in ("__all__", *names.__all__):
             # The module `umbel.retry_policy` keeps its name where it has been imported before.
             globals().setdefault(each, getattr(names, each))
-        if name not in globals():
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return globals()[name]
+        if name in globals():
+            return globals()[name]
+        try:  # tracebacks name `umbel.errors.RunNotFound`: that has to be found by those who import only `umbel`
+            return importlib.import_module(f".{name}", __name__)
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__getattr__("__all__")})

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NoReturn, TypeVar
 
 from billiard.common import terminate_handler_fired
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.worker import state as worker_state
 
 from ...orchestration.connection.stopping import is_stopped
 from ...orchestration.model.errors import StepTimeoutError
@@ -52,6 +54,12 @@ class _EndingIfForked:
         if os.getpid() != self._pid:
             code = error.code if isinstance(error, SystemExit) else error and 1
             os._exit(code if isinstance(code, int) else bool(code))
+
+
+def _stops_the_worker(exit: SystemExit) -> bool:
+    """Whether a signal handler of Celery or its pool raised it; a step may raise the same classes itself."""
+    is_ending = worker_state.should_stop is not None or worker_state.should_terminate is not None
+    return terminate_handler_fired() or (is_ending and isinstance(exit, WorkerShutdown | WorkerTerminate))
 
 
 class _Failure:
@@ -119,9 +127,10 @@ class Calling:
                     with time_limit(left, self._too_late):
                         return function()
             except SystemExit as exit:
-                if type(exit) is not SystemExit or terminate_handler_fired():
-                    raise  # Celery and its pool use it to stop workers
-                return _Failure(self._exit(f"called sys.exit({exit.code!r})", exit))
+                if _stops_the_worker(exit):
+                    raise
+                what = f"called sys.exit({exit.code!r})" if type(exit) is SystemExit else f"raised {exit!r}"
+                return _Failure(self._exit(what, exit))
             except (Exception, asyncio.CancelledError, Abandoned, Waits) as error:
                 self._running.context = contextvars.copy_context()
                 return _Failure(error)

@@ -8,6 +8,8 @@ import inspect
 import pickle
 import pkgutil
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,14 @@ def test_tracebacks_and_pickles_name_an_error_as_users_import_it(cls: type[Excep
     assert cls.__module__ in ("umbel.errors", "umbel.events")
     assert getattr(importlib.import_module(cls.__module__), cls.__name__) is cls
     assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_an_error_is_found_by_the_name_in_its_traceback_where_only_umbel_is_imported() -> None:
+    program = "import umbel; assert umbel.errors.RunNotFound is umbel.RunNotFound; print(hasattr(umbel, 'errrors'))"
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (ended.stdout, ended.stderr) == ("False\n", "")
 
 
 def test_stored_data_name_errors_as_they_always_have() -> None:

@@ -7,6 +7,7 @@ import concurrent.futures
 from collections.abc import Callable
 
 import pytest
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from umbel import (
     Context,
@@ -23,6 +24,11 @@ from umbel import (
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
+
+class Abort(SystemExit):
+    """As programs that end themselves derive it."""
+
+
 #: What a step raises, and the class that `@catch_error` receives.
 RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
     "StopIteration": (StopIteration, "StopIteration"),
@@ -37,6 +43,9 @@ RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
     "GeneratorExit": (GeneratorExit, "StepExit"),
     "KeyboardInterrupt": (KeyboardInterrupt, "StepExit"),
     "SystemExit": (lambda: SystemExit(2), "StepExit"),
+    "a subclass of SystemExit": (lambda: Abort("enough"), "StepExit"),
+    "WorkerShutdown": (lambda: WorkerShutdown(1), "StepExit"),
+    "WorkerTerminate": (lambda: WorkerTerminate(1), "StepExit"),
     "BaseExceptionGroup": (lambda: BaseExceptionGroup("group", [GeneratorExit()]), "StepExit"),
 }
 
