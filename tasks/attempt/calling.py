@@ -7,6 +7,7 @@ import contextvars
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, Generic, NoReturn, TypeVar
 
 from billiard.common import terminate_handler_fired
@@ -18,7 +19,7 @@ from ...orchestration.model.errors import StepTimeoutError
 from ...orchestration.model.work_item import Work
 from ..context.waits import Waits, unwound_by
 from .plain_calls import PlainCalls
-from .running import Abandoned, Running, StepExit
+from .running import CLOSED, Abandoned, Closing, Running, StepExit
 from .time_limit import time_limit
 
 T = TypeVar("T")
@@ -202,13 +203,16 @@ class Calling:
             raise self._exit(f"raised {ending!r}, which is not an Exception", ending) from ending
 
     async def _elsewhere(self, function: Callable[[], Awaitable[T]]) -> T:
-        """`awaited` on another loop of this process, which may be closed while the step runs."""
+        """`awaited` on another loop of this process, which may be closed before, while and after the step runs."""
         is_asked = False
+        body: Coroutine[Any, Any, T] | None = None
 
         async def guarded() -> T | _Failure:
+            nonlocal body
+            body = self._body(function)
             try:
                 # In its own task, which the step may cancel; closing the loop cancels the surrounding task as well.
-                return await asyncio.ensure_future(self._body(function))
+                return await asyncio.ensure_future(body)
             except Exception as error:
                 return _Failure(error)
             except asyncio.CancelledError:
@@ -217,15 +221,21 @@ class Calling:
                 is_closing = self._is_callers or is_stopped(task)
                 if task.cancelling() and not is_asked and is_closing:
                     # As a value: asyncio.run() reports the exceptions of tasks when it closes its loop.
-                    return _Failure(Abandoned("the event loop it was executed on is being closed"))
+                    return _Failure(Abandoned(CLOSED))
                 raise
 
-        future = asyncio.run_coroutine_threadsafe(guarded(), self.loop)
+        coroutine = guarded()
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError:
+            coroutine.close()
+            raise Abandoned(CLOSED) from None
 
         def cancel() -> None:
             nonlocal is_asked
             is_asked = True
-            future.cancel()
+            if not self.loop.is_closed():
+                future.cancel()
 
         interruption: BaseException | None = None
 
@@ -239,15 +249,25 @@ class Calling:
 
         self._running.on_cancel(cancel)
         self._plain.on_interrupt = interrupt
+        outcome = asyncio.wrap_future(future)
+        closing = Closing(self.loop, outcome, future) if self._is_callers else None
         try:
-            returned = await asyncio.wrap_future(future)
+            returned = await outcome
         except asyncio.CancelledError:
             if interruption is not None:
                 raise interruption from None
-            raise
+            task = asyncio.current_task()
+            if body is not None or is_asked or task is None or task.cancelling():
+                raise
+            raise Abandoned(CLOSED) from None  # what cancels a task before it begins does not come from the step
         finally:
             self._plain.on_interrupt = None
             self._running.on_cancel(None)
+            if closing is not None:
+                closing.ignore()
+            for each in (coroutine, body):
+                if each is not None and getcoroutinestate(each) == CORO_CREATED and self.loop.is_closed():
+                    each.close()  # Python warns of coroutines that were never awaited
         if isinstance(returned, _Failure):
             returned.raise_it()
         return returned

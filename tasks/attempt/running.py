@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ...orchestration.connection.stopping import is_stopped
 from ...orchestration.model.work_item import Held, Work
@@ -14,6 +16,12 @@ from ...orchestration.store.replies import Refusal
 
 #: The cancellation message with which the asyncio pool cancels a task that has reached Celery's hard time limit.
 TIME_LIMIT = "hard time limit"
+
+#: Seconds between looks whether the loop of a run's caller has been closed.
+LOOK_SECONDS = 1.0
+
+#: Why an attempt was abandoned.
+CLOSED = "the event loop it was executed on is being closed"
 
 _RUN_ENDED = "its run has ended"
 
@@ -115,6 +123,34 @@ class Running:
     def refused(self, refusal: Refusal) -> None:
         """Stop the attempt because Redis refused something it sent: the attempt is obsolete."""
         self.cancel(f"Redis says {refusal}")
+
+
+class Closing:
+    """Notices that a loop was closed with what it had to do, which asyncio tells nobody.
+
+    `asyncio.run()` cancels the tasks that there are, and closes the loop with those that have been created since.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, outcome: asyncio.Future[Any], future: concurrent.futures.Future[Any]
+    ) -> None:
+        """Args:
+        loop: The loop that may be closed.
+        outcome: What waits here for the task there; gets an `Abandoned`.
+        future: Set by the task there, at the latest before its loop is closed.
+        """
+        self._loop, self._outcome, self._future = loop, outcome, future
+        self._later = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def ignore(self) -> None:
+        """Look no more."""
+        self._later.cancel()
+
+    def _look(self) -> None:
+        if not self._loop.is_closed():
+            self._later = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        elif not self._future.done() and not self._outcome.done():
+            self._outcome.set_exception(Abandoned(CLOSED))
 
 
 class RunningAttempts:

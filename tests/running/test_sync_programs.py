@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
 import pytest
 
@@ -116,3 +118,72 @@ async def test_a_loop_that_ends_before_its_run_leaves_the_run_to_the_worker() ->
     go_on.set()
 
     assert await workflow.runtime.attach(run_id) == "went on"
+
+
+class EndingLoop(asyncio.SelectorEventLoop):
+    """An event loop that ends just when another thread asks it for something, and gets to that late or never."""
+
+    def __init__(self, when: Literal["never", "refused", "before tasks are cancelled", "before it is closed"]) -> None:
+        super().__init__()
+        self.when = when
+        self.is_ending = False
+        self.asked: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
+        if not self.is_ending:
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        self.asked.append((callback, args))
+        if self.when == "refused":
+            raise RuntimeError("Event loop is closed")
+        return asyncio.Handle(callback, args, self)
+
+    async def until_asked(self) -> None:
+        """Return when another thread has asked for something; what it asked for may begin after the caller's task."""
+        while not self.asked:
+            await asyncio.sleep(0.001)
+        self.is_ending = False
+        if self.when == "before tasks are cancelled":
+            self._begin()
+
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """The last thing that `asyncio.Runner` does on a loop."""
+        await super().shutdown_default_executor(*args)
+        if self.when == "before it is closed":
+            self._begin()
+
+    def _begin(self) -> None:
+        for callback, args in self.asked:
+            self.call_soon(callback, *args)
+
+
+@pytest.mark.parametrize("when", ["never", "refused", "before tasks are cancelled", "before it is closed"])
+def test_a_loop_that_ends_when_a_step_is_about_to_begin_on_it_leaves_the_run_to_the_worker(when: Any) -> None:
+    begun = threading.Event()
+    go_on = threading.Event()
+
+    class Held(Workflow):
+        @step
+        def first(self, ev: StartEvent) -> Doubled:
+            begun.set()
+            go_on.wait(20)
+            return Doubled(n=1)
+
+        @step
+        async def second(self, ev: Doubled) -> StopEvent:
+            return StopEvent(result="went on")
+
+    workflow = Held(timeout=None)
+    loop = EndingLoop(when)
+
+    async def start_only() -> str:
+        handler = workflow.run()
+        await asyncio.to_thread(begun.wait, 20)
+        loop.is_ending = True
+        go_on.set()
+        await loop.until_asked()
+        return handler.run_id
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        run_id = runner.run(start_only())
+
+    assert workflow.runtime.attach(run_id).result(timeout=30) == "went on"
