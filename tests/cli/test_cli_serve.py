@@ -76,6 +76,41 @@ def test_a_server_with_a_worker_serves_a_run_and_leaves_nothing(cli: Cli) -> Non
     eventually(lambda: not processes_mentioning(flows), "nothing is left")
 
 
+#: Two waits for events of which no signature says anything: one is imported by name, one is umbel's general answer.
+PAYMENT = """
+import umbel
+from answers import Paid
+from umbel import Context, StartEvent, StopEvent, Workflow, step
+
+
+class Pay(Workflow):
+    @step
+    async def pay(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        paid = await ctx.wait_for_event(Paid, timeout=60)
+        answer = await ctx.wait_for_event(umbel.HumanResponseEvent, timeout=60)
+        return StopEvent(result=[paid.cents, answer.response])
+"""
+
+
+def test_clients_may_send_the_events_that_a_module_imports_and_the_general_answer(cli: Cli) -> None:
+    (cli.folder / "answers.py").write_text("from umbel import Event\n\n\nclass Paid(Event):\n    cents: int\n")
+    (cli.folder / "payment.py").write_text(PAYMENT)
+    with cli.background("serve", "payment.py", "--port", "0", "--with-worker") as command:
+        with httpx.Client(base_url=address(command), timeout=30) as client:
+            run = client.post("/workflows/Pay/run-nowait", json={}).json()["handler_id"]
+            refused = client.post(f"/events/{run}", json={"event": {"type": "StepFailedEvent", "value": {}}})
+            assert refused.status_code == 400
+            for event in (
+                {"type": "Paid", "value": {"cents": 5}},
+                {"type": "HumanResponseEvent", "value": {"response": "yes"}},
+            ):
+                assert client.post(f"/events/{run}", json={"event": event}).json() == {"status": "sent"}
+            eventually(lambda: client.get(f"/handlers/{run}").json()["status"] == "completed", "both have arrived")
+            assert client.get(f"/handlers/{run}").json()["result"]["value"]["result"] == [5, "yes"]
+        command.process.terminate()
+        assert command.wait().code == 0
+
+
 def test_a_token_of_the_environment_is_asked_for_but_not_by_health(cli: Cli) -> None:
     cli.environment["UMBEL_SERVER_TOKEN"] = "let-me-in"
     with cli.background(

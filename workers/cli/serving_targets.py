@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ...server import WorkflowServer
 from ...tasks.client.workflow import Workflow
-from ...tasks.events.event import Event
+from ...tasks.events.event import Event, HumanResponseEvent, event_name
 from ...tasks.llama_index.workflow import agent_name
 from ..local.deployment import target_of
 from .targets import TargetError, build, load_module, load_targets
@@ -35,8 +35,8 @@ def load_server(texts: Sequence[str], make: Callable[[], WorkflowServer]) -> Loa
     """Load targets and make a server for them.
 
     Each workflow is served under the last part of its name, or the full name if two have the same last part; an agent
-    of LlamaIndex under the agent's name. Clients may send the events of its steps and all others that its module
-    defines.
+    of LlamaIndex under the agent's name. Clients may send the events of its steps, all others that its module
+    defines or imports, and a `HumanResponseEvent`.
 
     Args:
         texts: Targets; one of them may be a module that defines a `WorkflowServer`, or `module:name` of one.
@@ -91,8 +91,9 @@ def _short_name(workflow: Workflow) -> str:
 
 
 def _events_beside(workflow: Workflow) -> list[type[Event]]:
-    """Event classes that the workflow's module defines: steps may wait for events that are in no signature."""
-    cls = type(workflow)
-    namespace = vars(sys.modules[cls.__module__])
-    own = (each for each in namespace.values() if isinstance(each, type) and issubclass(each, Event))
-    return [each for each in dict.fromkeys(own) if each.__module__ == cls.__module__]
+    """Events that steps may wait for although no signature has them: those that the workflow's module defines or
+    imports, without umbel's own, and the general answer."""
+    namespace = vars(sys.modules[type(workflow).__module__])
+    named = [each for each in namespace.values() if isinstance(each, type) and issubclass(each, Event)]
+    own = [each for each in dict.fromkeys(named) if not event_name(each).startswith("umbel.")]
+    return [*own, HumanResponseEvent]
