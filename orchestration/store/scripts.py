@@ -163,13 +163,13 @@ def prepared(text: str) -> str:
 
 def text_of(name: str) -> str:
     """The text of a verb's file."""
-    return _LUA.joinpath(f"{name}.lua").read_text()
+    return _LUA.joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
 
 @cache
 def text_of_part(name: str) -> str:
     """The text of a part's file."""
-    return _LUA.joinpath("lib", f"{name}.lua").read_text()
+    return _LUA.joinpath("lib", f"{name}.lua").read_text(encoding="utf-8")
 
 
 @cache

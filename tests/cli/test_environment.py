@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import subprocess
@@ -320,3 +321,17 @@ def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert "Error: " in done.stderr
+
+
+def test_a_locale_without_utf_8_changes_neither_scripts_nor_results(tmp_path: Path) -> None:
+    program = "from umbel import StartEvent, StopEvent, Workflow, step\n\n\nclass Greet(Workflow):\n    @step\n"
+    program += (
+        "    def greet(self, ev: StartEvent) -> StopEvent:\n        return StopEvent(result=f'{ev.name} \u20ac')\n"
+    )
+    (tmp_path / "greet.py").write_text(program, encoding="utf-8")
+    (tmp_path / "name.json").write_text('{"name": "\u00c4nne"}', encoding="utf-8")
+    cli = Cli(tmp_path, HOME=str(tmp_path), XDG_STATE_HOME=str(tmp_path), LC_ALL="C", PYTHONUTF8="0")
+
+    done = cli("run", "greet.py:Greet", "--input", "@name.json", "--json")
+
+    assert json.loads(done.out) == "\u00c4nne \u20ac"

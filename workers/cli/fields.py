@@ -85,7 +85,7 @@ def _read_input(text: str) -> dict[str, Any]:
     try:
         if text.startswith("@"):
             source = text[1:]
-            text = sys.stdin.read() if source == "-" else Path(source).read_text()
+            text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
         fields = json.loads(text)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{source} is not valid JSON: {error}. Expected a JSON object or @FILE.") from error
