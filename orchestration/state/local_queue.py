@@ -25,15 +25,22 @@ class Ticket:
     """A place in the queue. Only its owner holds a strong reference to it.
 
     Attributes:
+        loop: The event loop that its owner runs on. Once it is closed, the owner cannot give the ticket back, and may
+            be kept alive by a reference cycle.
         granted: Its owner has the turn.
         left: It was given back.
     """
 
-    __slots__ = ("__weakref__", "granted", "left", "waits", "wake")
+    __slots__ = ("__weakref__", "granted", "left", "loop", "waits", "wake")
 
-    def __init__(self, wake: Callable[[], object]) -> None:
-        self.wake = wake
+    def __init__(self, wake: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.wake, self.loop = wake, loop
         self.waits = self.granted = self.left = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next one has the turn."""
+        return self.left or (self.loop is not None and self.loop.is_closed())
 
 
 class FifoQueue:
@@ -72,7 +79,7 @@ class FifoQueue:
             TimeoutError: The turns before it made no progress for `patience_seconds`.
         """
         loop, granted = asyncio.get_running_loop(), asyncio.Event()
-        ticket = self.join(lambda: loop.call_soon_threadsafe(granted.set))
+        ticket = self.join(lambda: loop.call_soon_threadsafe(granted.set), loop)
         try:
             while not ticket.granted:
                 with suppress(TimeoutError):
@@ -86,9 +93,9 @@ class FifoQueue:
             raise
         return ticket
 
-    def join(self, wake: Callable[[], object]) -> Ticket:
+    def join(self, wake: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> Ticket:
         """Queue up. The turn may be granted at once; otherwise `wake` is called, from any thread, when it is."""
-        ticket = Ticket(wake)
+        ticket = Ticket(wake, loop)
         self._waiting.append(weakref.ref(ticket))
         self.advance()
         ticket.waits = True  # set before the caller reads `granted`, which is set before this is read
@@ -111,9 +118,9 @@ class FifoQueue:
 
     def _pass_on(self) -> None:
         current = self._current() if self._current is not None else None
-        while (current is None or current.left) and self._waiting:
+        while (current is None or current.is_over) and self._waiting:
             current = self._waiting.popleft()()
-            if current is not None and not current.left:
+            if current is not None and not current.is_over:
                 self._current = weakref.ref(current)
                 self.moved_at = time.monotonic()
                 current.granted = True

@@ -16,16 +16,26 @@ from ..model.errors import StoreUnavailable
 
 
 class RenewedLock:
-    """A lock that is renewed as long as this object is referred to, or until `end`.
+    """A lock that is renewed as long as this object is referred to, or until `end`, or until its loop is closed.
 
     A coroutine that is dropped without being closed therefore loses its lock instead of keeping it forever.
     """
 
-    __slots__ = ("__weakref__", "due_at", "ended", "token")
+    __slots__ = ("__weakref__", "_loop", "due_at", "ended", "token")
 
-    def __init__(self, token: str, due_at: float) -> None:
-        self.token, self.due_at = token, due_at
+    def __init__(self, token: str, due_at: float, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Args:
+        token: The lock's.
+        due_at: When to renew it first, in `time.monotonic()`.
+        loop: The event loop that its editor runs on, if any.
+        """
+        self.token, self.due_at, self._loop = token, due_at, loop
         self.ended = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody writes under this lock any more."""
+        return self.ended or (self._loop is not None and self._loop.is_closed())
 
     def end(self) -> None:
         """Stop renewing. It only sets a flag, because the garbage collector may call it at any point."""
@@ -51,8 +61,12 @@ class LockRenewal:
         self._is_running = False
 
     def begin(self, token: str) -> RenewedLock:
-        """Renew this lock from now on, instead of the previous one."""
-        lock = RenewedLock(token, time.monotonic() + self._pause)
+        """Renew this lock from now on, instead of the previous one, at most until the caller's event loop is closed."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        lock = RenewedLock(token, time.monotonic() + self._pause, loop)
         if self._pid != os.getpid():  # a forked child: the renewing coroutine is in its parent
             self._begin_anew()
         with self._mutex:
@@ -98,4 +112,4 @@ class LockRenewal:
 
     def _held(self) -> RenewedLock | None:
         lock = self._current() if self._current is not None else None
-        return None if lock is None or lock.ended else lock
+        return None if lock is None or lock.is_over else lock

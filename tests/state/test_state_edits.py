@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 from collections.abc import Callable, Iterator
@@ -71,6 +72,21 @@ async def test_an_edit_that_raises_changes_nothing(run: Run) -> None:
 
     assert await run.state().get("n") == [1]
     await run.state().set("n", 2)
+
+
+def test_an_edit_whose_loop_is_closed_in_it_keeps_nobody_waiting(store: Store) -> None:
+    """Its frames may be kept alive, as by the tasks of a loop that was closed with them, and no garbage collection."""
+    run = Run.start(store)
+    edit = run.state(lock_seconds=0.5).edit_state()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(edit.__aenter__())
+    loop.close()
+
+    asyncio.run(run.state(lock_seconds=0.5).set("n", 1))
+
+    assert run.raw()["n"] == b"1"
+    gc.collect()
+    assert isinstance(edit, contextlib.AbstractAsyncContextManager)  # it has been kept until here
 
 
 async def test_an_edit_may_delete_keys(run: Run) -> None:
