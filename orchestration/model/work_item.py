@@ -114,6 +114,7 @@ class Work:
         members: Number of members of a fan-in (with `scope_id` naming the fan-out), else None.
         answers: waiter id -> answering event, None for a waiter that timed out.
         ended: waiter id -> the child run whose end answered it, if known.
+        kept: waiter id -> the child run that it waited for before the run was retried, and waits for again.
         first_attempt_at, dispatched_at, claimed_at: Redis time, ms.
         queue: The queue it was dispatched to.
         sent_early: An attempt has already flushed sent events; further sends must be checked against them.
@@ -157,6 +158,7 @@ class Work:
     version: int
     branch: int = 0
     ended: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
     queue: str = ""
     dispatched_at: int = 0
 

@@ -68,6 +68,7 @@ class WorkRecord(NamedTuple):
     next_held: int | None = None
     cancelled: bool = False
     answers: Mapping[str, str | bool] = _NOTHING
+    kept: Mapping[str, str] = _NOTHING
     batches: int = 0
     exchanges: int = 0
     exchange_calls: Mapping[str, int] = _NOTHING
@@ -98,7 +99,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
         (_payload, ("event", "last_error")),
         (bool, ("alone", "late", "sent_early", "cancelled")),
         (tuple, ("event_ids", "recoveries_each", "awaits", "calls", "taken")),
-        (dict, ("answers", "exchange_calls", "segments")),
+        (dict, ("answers", "kept", "exchange_calls", "segments")),
     )
     for word in words
 }

@@ -305,6 +305,7 @@ def _work(run_id: str, work_id: str, record: WorkRecord, meta: dict[str, Any], p
         version=meta["wv"],
         branch=meta.get("branch") or 0,
         ended=ends_of_children(record),
+        kept=record.kept,
         queue=record.queue,
         dispatched_at=record.dispatched_at or record.claimed_at,
     )

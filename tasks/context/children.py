@@ -181,6 +181,8 @@ class Children:
         if (traced := tracing()) is not None:
             about["options"] |= traced.inherited()
         child_id = self._id_of(child, name)
+        if child.id is None:
+            child_id = self._work.kept.get(f"child|{name}", child_id)
         self._registry.keep(child_id, child.workflow)
         return AwaitedChild(
             child_id=child_id,

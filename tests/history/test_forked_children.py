@@ -221,3 +221,64 @@ async def test_a_fork_that_is_retried_takes_no_child_of_its_origin_up_again_but_
 
     assert await fork == "well"
     assert (await fork.verify()).holds
+
+
+class Hesitant(Workflow):
+    """Its step begins to wait only when it is let."""
+
+    @step
+    async def go(self, ctx: Context[Any], ev: Asks) -> StopEvent:
+        ENTERED[ctx.run_id] += 1
+        while ctx.run_id in HELD:
+            await asyncio.sleep(0.01)
+        return StopEvent(result=await ctx.run(Falters(), Asks(name=ev.name)))
+
+
+ENTERED: Counter[str] = Counter()
+HELD: set[str] = set()
+
+
+@pytest.mark.parametrize("first", ["the step waits", "the end is reported"])
+async def test_a_fork_that_is_retried_starts_no_second_child_whatever_comes_first(first: str) -> None:
+    handler = Hesitant().run(name="a")
+    [child] = await waiting(handler, 1)
+    fork = await handler.fork(await awaiting(handler))
+    await asyncio.to_thread(child.send_event, HumanResponseEvent(response="well"))
+    with pytest.raises(ChildFailed, match="broken"):
+        await fork
+    begun = ENTERED[fork.run_id]
+    if first == "the end is reported":
+        HELD.add(fork.run_id)
+
+    await asyncio.to_thread(umbel.retry_runs, [fork.run_id])
+    await eventually_async(lambda: ENTERED[fork.run_id] > begun, "its step is executed again")
+    fork = umbel.attach(fork.run_id)
+    if first == "the end is reported":
+        reported = lambda: [point.kind for point in fork.history(kinds=["child"])].count("child") == 2  # type: ignore[union-attr]  # noqa: E731
+        await asyncio.to_thread(eventually, reported, "the end is reported again")
+        HELD.clear()
+    with pytest.raises(ChildFailed, match=f"{child.run_id}' failed in step 'work'.*broken"):
+        await fork
+
+    assert await asyncio.to_thread(lambda: [each.run_id for each in fork.children()]) == [child.run_id]  # type: ignore[union-attr]
+    assert (await fork.verify()).holds
+
+
+async def test_a_run_that_was_rewound_and_is_retried_starts_no_second_child() -> None:
+    handler = Careful().run(name="a")
+    [child] = await waiting(handler, 1)
+    point = await awaiting(handler)
+    await asyncio.to_thread(child.send_event, HumanResponseEvent(response="well"))
+    with pytest.raises(ChildFailed, match="broken"):
+        await handler
+    await handler.rewind(point)
+    with pytest.raises(ChildFailed, match="broken"):
+        await umbel.attach(handler.run_id)
+
+    await asyncio.to_thread(umbel.retry_runs, [handler.run_id])
+
+    handler = umbel.attach(handler.run_id)
+    with pytest.raises(ChildFailed, match=f"{child.run_id}' failed in step 'work'.*broken"):
+        await handler
+    assert await asyncio.to_thread(lambda: [each.run_id for each in handler.children()]) == [child.run_id]  # type: ignore[union-attr]
+    assert (await handler.verify()).holds

@@ -230,8 +230,12 @@ function children.revive()
         redis.call('HDEL', K.events, 'child|' .. flat[i])
         if record.awaited then record.awaited = record.awaited + 1 end
         stay(child, 1)
-        if place then slots.put_in_line(place, record) else records.put(child.w, record) end
       end
+      -- The step would start another child, with an id of its own, if this one was started by the origin of the fork,
+      -- or before the run was rewound.
+      record.kept = record.kept or {}
+      record.kept[child.wt] = flat[i]
+      if place then slots.put_in_line(place, record) else records.put(child.w, record) end
       child.st = 'reviving'
       children.put(flat[i], child)
       children.look(flat[i], call.now)

@@ -43,6 +43,7 @@
 --!field nh next_held          of these: the number of the next one that is held back
 --!field x cancelled           while it was queued: a blank that is skipped
 --!field wr answers              waiter id -> event id, false when it timed out
+--!field wk kept                 waiter id -> child run of before the run was revived, which its step waits for again
 --!field fb batches              flushed early by this attempt
 --!field xs exchanges            state writes and collect_events calls of this attempt
 --!field xc exchange_calls       the latter by name -> 1
