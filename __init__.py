@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        if name.startswith("__") and name != "__all__":
+        if not name.isidentifier() or (name.startswith("__") and name != "__all__"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         names = importlib.import_module(".public_names", __name__)
         for each in ("__all__", *names.__all__):

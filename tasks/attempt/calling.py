@@ -265,9 +265,10 @@ class Calling:
             self._running.on_cancel(None)
             if closing is not None:
                 closing.ignore()
-            for each in (coroutine, body):
-                if each is not None and getcoroutinestate(each) == CORO_CREATED and self.loop.is_closed():
-                    each.close()  # Python warns of coroutines that were never awaited
+            if self.loop.is_closed():  # Python warns of coroutines that were never awaited
+                for each in (coroutine, body):
+                    if each is not None and getcoroutinestate(each) == CORO_CREATED:
+                        each.close()
         if isinstance(returned, _Failure):
             returned.raise_it()
         return returned

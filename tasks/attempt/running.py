@@ -126,9 +126,9 @@ class Running:
 
 
 class Closing:
-    """Notices that a loop was closed with what it had to do, which asyncio tells nobody.
+    """Notices that a loop was closed before it had run a task to its end; asyncio reports that to nobody.
 
-    `asyncio.run()` cancels the tasks that there are, and closes the loop with those that have been created since.
+    `asyncio.run()` cancels the tasks of its loop once, and then closes the loop. Tasks created in between never end.
     """
 
     def __init__(

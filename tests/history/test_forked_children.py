@@ -224,7 +224,7 @@ async def test_a_fork_that_is_retried_takes_no_child_of_its_origin_up_again_but_
 
 
 class Hesitant(Workflow):
-    """Its step begins to wait only when it is let."""
+    """Its step does not wait for the child before the test allows it."""
 
     @step
     async def go(self, ctx: Context[Any], ev: Asks) -> StopEvent:
@@ -247,16 +247,20 @@ async def test_a_fork_that_is_retried_starts_no_second_child_whatever_comes_firs
     with pytest.raises(ChildFailed, match="broken"):
         await fork
     begun = ENTERED[fork.run_id]
+
+    def is_reported_again() -> bool:
+        return len(list(fork.history(kinds=["child"]))) == 2
+
     if first == "the end is reported":
         HELD.add(fork.run_id)
-
-    await asyncio.to_thread(umbel.retry_runs, [fork.run_id])
-    await eventually_async(lambda: ENTERED[fork.run_id] > begun, "its step is executed again")
+    try:
+        await asyncio.to_thread(umbel.retry_runs, [fork.run_id])
+        await eventually_async(lambda: ENTERED[fork.run_id] > begun, "its step is executed again")
+        if first == "the end is reported":
+            await asyncio.to_thread(eventually, is_reported_again, "the child's end is reported again")
+    finally:
+        HELD.discard(fork.run_id)
     fork = umbel.attach(fork.run_id)
-    if first == "the end is reported":
-        reported = lambda: [point.kind for point in fork.history(kinds=["child"])].count("child") == 2  # type: ignore[union-attr]  # noqa: E731
-        await asyncio.to_thread(eventually, reported, "the end is reported again")
-        HELD.clear()
     with pytest.raises(ChildFailed, match=f"{child.run_id}' failed in step 'work'.*broken"):
         await fork
 

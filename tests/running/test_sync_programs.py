@@ -121,7 +121,7 @@ async def test_a_loop_that_ends_before_its_run_leaves_the_run_to_the_worker() ->
 
 
 class EndingLoop(asyncio.SelectorEventLoop):
-    """An event loop that ends just when another thread asks it for something, and gets to that late or never."""
+    """An event loop that ends when another thread schedules a call on it: the call is made late, or never."""
 
     def __init__(self, when: Literal["never", "refused", "before tasks are cancelled", "before it is closed"]) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class EndingLoop(asyncio.SelectorEventLoop):
         return asyncio.Handle(callback, args, self)
 
     async def until_asked(self) -> None:
-        """Return when another thread has asked for something; what it asked for may begin after the caller's task."""
+        """Return when another thread has scheduled a call, which is made when the caller's task has ended, or later."""
         while not self.asked:
             await asyncio.sleep(0.001)
         self.is_ending = False
